@@ -1,0 +1,163 @@
+"""The columns of a fetched batch, and how a batch is split over lanes at C speed.
+
+Runs in the fetcher. A message is never an object here: a batch is a few lists of equal length, and
+what happens to each message happens in `map`, `compress` and slices.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from typing import NamedTuple
+
+
+class Opening:
+    """One opening of a partition by this fetcher: from `open` until it is revoked or lost.
+
+    Attributes:
+        epoch: engine-wide number of this opening.
+        topic_id: 0 while an engine reads one topic.
+        partition: partition number.
+        fetched_position: one past the highest offset taken from librdkafka; never falls.
+        committed_position: what the broker last confirmed; never falls.
+    """
+
+    __slots__ = ("committed_position", "epoch", "fetched_position", "partition", "topic_id")
+
+    def __init__(self, epoch: int, partition: int, position: int, topic_id: int = 0) -> None:
+        """Open `partition` at `position`."""
+        self.epoch = epoch
+        self.topic_id = topic_id
+        self.partition = partition
+        self.fetched_position = position
+        self.committed_position = position
+
+
+class Part(NamedTuple):
+    """`count` adjacent messages of one opening inside a chunk."""
+
+    opening: Opening
+    count: int
+
+
+class Columns(NamedTuple):
+    """Equally long columns of messages.
+
+    Attributes:
+        offsets: (n,) int64.
+        keys: n keys.
+        values: n values.
+        timestamps: (n,) int64 ms, or None where no handler asks for them.
+        timestamp_types: (n,) uint8, with `timestamps`.
+        headers: n header lists (None = the message has none), or None.
+    """
+
+    offsets: "array[int]"
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    timestamps: "array[int] | None" = None
+    timestamp_types: "bytes | None" = None
+    headers: list[list[tuple[str, bytes | None]] | None] | None = None
+
+    def cut(self, start: int, stop: int) -> "Columns":
+        """Return messages `start` to `stop` (exclusive)."""
+        return Columns(
+            self.offsets[start:stop],
+            self.keys[start:stop],
+            self.values[start:stop],
+            None if self.timestamps is None else self.timestamps[start:stop],
+            None if self.timestamp_types is None else self.timestamp_types[start:stop],
+            None if self.headers is None else self.headers[start:stop],
+        )
+
+    def select(self, mask: bytes) -> "Columns":
+        """Return the messages whose byte in `mask` is not 0."""
+        return Columns(
+            array("q", compress(self.offsets, mask)),
+            list(compress(self.keys, mask)),
+            list(compress(self.values, mask)),
+            None if self.timestamps is None else array("q", compress(self.timestamps, mask)),
+            None if self.timestamp_types is None else bytes(compress(self.timestamp_types, mask)),
+            None if self.headers is None else list(compress(self.headers, mask)),
+        )
+
+    def joined(self, other: "Columns") -> "Columns":
+        """Return these messages followed by `other`'s; both have the same columns."""
+        return Columns(
+            self.offsets + other.offsets,
+            self.keys + other.keys,
+            self.values + other.values,
+            None
+            if self.timestamps is None or other.timestamps is None
+            else self.timestamps + other.timestamps,
+            None
+            if self.timestamp_types is None or other.timestamp_types is None
+            else self.timestamp_types + other.timestamp_types,
+            None if self.headers is None or other.headers is None else self.headers + other.headers,
+        )
+
+
+class Chunk(NamedTuple):
+    """Messages bound for one lane: columns, their parts in order, and a size estimate."""
+
+    columns: Columns
+    parts: list[Part]
+    #: Estimated bytes of keys and values of one message, at least 1.
+    bytes_each: int
+
+    @property
+    def count(self) -> int:
+        """Messages."""
+        return len(self.columns.keys)
+
+    def split(self, count: int) -> tuple["Chunk", "Chunk"]:
+        """Return the first `count` messages and the rest, 0 < count < self.count."""
+        head: list[Part] = []
+        rest: list[Part] = []
+        left = count
+        for opening, size in self.parts:
+            taken = min(left, size)
+            left -= taken
+            if taken:
+                head.append(Part(opening, taken))
+            if taken < size:
+                rest.append(Part(opening, size - taken))
+        total = self.count
+        return (
+            Chunk(self.columns.cut(0, count), head, self.bytes_each),
+            Chunk(self.columns.cut(count, total), rest, self.bytes_each),
+        )
+
+    def without(self, openings: frozenset[Opening] | set[Opening]) -> "Chunk":
+        """Return the chunk less all messages of `openings`."""
+        mask = bytearray()
+        for opening, count in self.parts:
+            mask += (b"\0" if opening in openings else b"\1") * count
+        kept = [part for part in self.parts if part.opening not in openings]
+        return Chunk(self.columns.select(bytes(mask)), kept, self.bytes_each)
+
+
+#: translate tables: lane number -> 1, all others -> 0.
+_MASKS = [bytes(int(byte == lane) for byte in range(256)) for lane in range(256)]
+
+
+def split_by_lane(
+    columns: Columns, parts: Sequence[Part], lanes: bytes, bytes_each: int
+) -> Iterator[tuple[int, Chunk]]:
+    """Yield (lane, chunk) for each lane that gets messages, order kept within a lane.
+
+    Args:
+        columns: n messages.
+        parts: their partitions, in order.
+        lanes: n lane numbers.
+        bytes_each: size estimate of a message.
+    """
+    for lane in sorted(set(lanes)):
+        mask = lanes.translate(_MASKS[lane])
+        kept: list[Part] = []
+        start = 0
+        for opening, count in parts:
+            inside = mask.count(1, start, start + count)
+            start += count
+            if inside:
+                kept.append(Part(opening, inside))
+        yield lane, Chunk(columns.select(mask), kept, bytes_each)

@@ -1,0 +1,119 @@
+"""What follows a death: one table of (role, how it died) -> action, with back-off.
+
+Pure: the coordinator tells what it saw and gets an action. A death counts towards giving up only if
+the process achieved nothing: it was never ready, or it died at once without finishing a message.
+What the coordinator killed itself never counts, and no death counts because of a broker outage.
+"""
+
+import enum
+from typing import Final, NamedTuple
+
+from kqmp.core.backoff import delay_s
+from kqmp.errors import ExitCode
+
+#: Fruitless deaths in a row of one child before the engine gives up.
+GIVE_UP_AFTER: Final = 8
+FIRST_DELAY_S: Final = 0.1
+MOST_DELAY_S: Final = 5.0
+#: A process that was ready for this long did achieve something.
+HEALTHY_S: Final = 2.0
+
+
+class Role(enum.Enum):
+    """The roles a coordinator supervises."""
+
+    FETCHER = "fetcher"
+    PROCESSOR = "processor"
+
+
+class Death(NamedTuple):
+    """What the coordinator saw of a child that ended.
+
+    Attributes:
+        role: its role.
+        exit_code: as of `waitstatus_to_exitcode`: negative = signal.
+        was_ready: it had reported ready (processor: handler imported and set up).
+        ready_for_s: how long it was ready.
+        progressed: it finished at least one message (processor), or had an assignment (fetcher).
+        ours: the coordinator killed it or told it to stop.
+        first_start: the engine has not had a ready child of this role and index yet.
+        blamed: number of the message that was in its hands, or -1.
+    """
+
+    role: Role
+    exit_code: int
+    was_ready: bool
+    ready_for_s: float
+    progressed: bool
+    ours: bool
+    first_start: bool
+    blamed: int = -1
+
+
+class Restart(NamedTuple):
+    """Start a successor after `delay_s`."""
+
+    delay_s: float
+
+
+class GiveUp(NamedTuple):
+    """End the engine with this exit code."""
+
+    exit_code: ExitCode
+
+
+class Ladder:
+    """The failures in a row of one child (role and index)."""
+
+    __slots__ = ("failures",)
+
+    def __init__(self) -> None:
+        """Start without failures."""
+        self.failures = 0
+
+    def after(self, death: Death) -> Restart | GiveUp:
+        """Decide what follows a death."""
+        if death.ours:
+            return Restart(0.0)
+        if death.first_start and not death.was_ready and death.exit_code in _START_CODES:
+            return GiveUp(_START_CODES[death.exit_code])
+        if death.was_ready and (death.progressed or death.ready_for_s >= HEALTHY_S):
+            self.failures = 0
+            return Restart(0.0)
+        self.failures += 1
+        if self.failures >= GIVE_UP_AFTER:
+            return GiveUp(ExitCode.GAVE_UP)
+        return Restart(delay_s(self.failures - 1, FIRST_DELAY_S, MOST_DELAY_S))
+
+
+#: Codes with which a child says at its first start that starting it again is useless.
+_START_CODES: Final = {
+    int(code): code
+    for code in (ExitCode.CONFIG, ExitCode.WORKER_START, ExitCode.HANDLER_IMPORT, ExitCode.BROKER)
+}
+
+
+class Attempts:
+    """How often messages of one lane killed their processor: decides when one is set aside."""
+
+    __slots__ = ("count", "number")
+
+    def __init__(self) -> None:
+        """Start with nobody blamed."""
+        self.number = -1
+        self.count = 0
+
+    def blame(self, number: int) -> int:
+        """Count a death against message `number` and return its deaths so far."""
+        self.count = self.count + 1 if number == self.number else 1
+        self.number = number
+        return self.count
+
+
+def blamed_message(*, in_frame: bool, cursor: int, end_number: int, ours: bool) -> int:
+    """Return the number of the message that was in a dead processor's hands, or -1.
+
+    Busy means that its state word says "in a frame" and its cursor is below the published end; a
+    death in import, setup or close, or by our own hand, blames no message.
+    """
+    return cursor if in_frame and cursor < end_number and not ours else -1
