@@ -29,15 +29,15 @@ find_python() {
     found=$("$name" -c 'import sys
 if (3, 11) <= sys.version_info[:2] <= (3, 14): print(sys._base_executable)' 2>/dev/null </dev/null) || continue
     if [ -z "$found" ]; then
-      why_not+=" $name is $("$name" -V 2>&1 </dev/null);"
+      why_not+="; $name is $("$name" -V 2>&1 </dev/null)"
     elif ! "$found" -c 'import venv, ensurepip' 2>/dev/null </dev/null; then
-      why_not+=" $name has no venv module (Debian, Ubuntu: apt install ${found##*/}-venv);"
+      why_not+="; $name has no venv module (Debian, Ubuntu: apt install ${found##*/}-venv)"
     else
       printf '%s\n' "$found"
       return 0
     fi
   done
-  die "needs Python 3.11 to 3.14 with its venv module and found none on PATH.$why_not" \
+  die "needs Python 3.11 to 3.14 with its venv module and found none on PATH$why_not." \
     "Install one, or name it: KQMP_PYTHON=/path/to/python3.12 $0"
 }
 
