@@ -108,7 +108,9 @@ def start(options: argparse.Namespace) -> int:
     try:
         cluster.start()
     except BaseException:
-        link.unlink(missing_ok=True)
+        # A second signal may have cut the clean-up short.
+        if not is_running(cluster):
+            link.unlink(missing_ok=True)
         raise
     _say(f"ready after {time.monotonic() - began_s:.1f} s")
     _describe(cluster)
@@ -281,7 +283,7 @@ def _settle_port(options: argparse.Namespace) -> None:
         options.port = DEFAULT_PORT
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

@@ -3,25 +3,17 @@
 `Cluster` is the whole interface. A test uses it as a context manager and its JVMs die with the
 test's process, however that ends; `scripts/kafka` makes clusters that outlive it.
 
-All that is known about a cluster lies in its data directory, so that another process can pick it
-up (`Cluster.open`): ``cluster.json`` (shape and ports), and per node N ``nodeN/`` (Kafka's log),
-``nodeN.properties``, ``nodeN.log`` (what the JVM printed) and ``nodeN.pid``.
+All that is known about a cluster lies in its data directory (`kafka_data`), so that another process
+can take it up with `Cluster.open`.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-import uuid
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,17 +26,25 @@ if TYPE_CHECKING:
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from kafka_jars import KAFKA_VERSION, KafkaError, class_path, find_java, missing_tools
-from kafka_node import (
-    HOST,
-    LOG4J,
-    Node,
-    choose_ports,
-    live_brokers,
-    port_is_free,
-    render_properties,
+from kafka_data import RECORD_NAME, Record, check_kept, new_owned_temporary, new_temporary
+from kafka_format import (
+    error_with_log,
+    format_storage,
+    log4j_flag,
+    node_file,
+    write_settings,
 )
-from kafka_process import ProcessId, launch_detached, launch_tied, stop_all
+from kafka_jars import (
+    KAFKA_VERSION,
+    Java,
+    KafkaError,
+    class_archive,
+    class_path,
+    find_java,
+    missing_tools,
+)
+from kafka_node import HOST, Node, choose_ports, live_brokers, port_is_free
+from kafka_process import Launch, ProcessId, kill_all, launch_detached, launch_tied, stop_all
 
 __all__ = [
     "DEFAULT_HEAP",
@@ -58,14 +58,14 @@ __all__ = [
 ]
 
 DEFAULT_HEAP = "-Xms256m -Xmx1g -XX:+UseG1GC"
-#: Formatting is a short run: a small heap and the quick compiler halve it.
-FORMAT_FLAGS = ("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-FORMAT_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 60.0
-#: A clean shutdown takes about 1 s; a node without a quorum would wait for minutes.
+#: One node takes 0.3 s, three take 6 s, as the last one waits for a quorum that is gone.
 STOP_TIMEOUT_S = 10.0
+#: Data that are removed anyway need no clean end.
+TEMPORARY_STOP_TIMEOUT_S = 1.0
+#: Writing the class archive at the end of a rehearsal takes 2 to 3 s.
+REHEARSAL_STOP_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.05
-LOG_LINES_SHOWN = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +122,25 @@ class Cluster:
         self._properties = dict(properties or {})
         self._directory = self._kept
         self._nodes: list[Node] = []
-        self.launch: Callable[[Sequence[str], Path, Path], ProcessId] = launch_tied
+        self._java_command: list[str] = []
+        #: How a JVM is started: `launch_tied` (it dies with this process) or `launch_detached`.
+        self.launch: Launch = launch_tied
+        #: Told in one line what takes long: fetching the jars, once.
         self.say: Callable[[str], None] = lambda line: None
 
     @classmethod
     def open(cls, directory: Path) -> Cluster:
-        """Pick up the cluster whose data lie in ``directory``, running or not.
+        """Take up the cluster whose data lie in ``directory``, running or not.
 
         Raises:
             KafkaError: there is no cluster in ``directory``.
         """
-        try:
-            record = json.loads((directory / "cluster.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise KafkaError(f"{directory} holds no Kafka cluster") from None
-        nodes = [Node(**node) for node in record["nodes"]]
-        kept = None if record["temporary"] else directory
-        found = cls(len(nodes), nodes[0].port, kept, record["heap"], record["properties"])
+        record = Record.load(directory)
+        kept = None if record.temporary else directory
+        port = record.nodes[0].port
+        found = cls(len(record.nodes), port, kept, record.heap, record.properties)
         found._directory = directory
-        found._nodes = nodes
+        found._nodes = record.nodes
         return found
 
     @property
@@ -183,36 +183,39 @@ class Cluster:
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Start all nodes and wait until each of them serves and knows all others.
 
-        Blocking: at most about ``timeout_s`` after formatting; the very first start also fetches
-        the jars.
+        Blocking: at most about ``timeout_s`` after formatting (1 s). The very first start also
+        fetches the jars and rehearses, which takes 10 s or more.
 
         Raises:
             KafkaError: a tool is missing, a port is taken, the cluster runs already, the data do
                 not fit, or a node ended or did not answer in time (with the end of its log).
         """
-        java = [find_java(), "-cp", class_path(self.say)]
+        self._find_java()
         self._take_directory()
         try:
             self._take_ports()
-            self._format(java)
-            self._record()
+            write_settings(self.directory, self._nodes, self._properties)
+            if not (self.directory / RECORD_NAME).exists():
+                format_storage(self._java_command, self.directory, self._nodes)
+            self._record().save(self.directory)
             for node in self._nodes:
-                self._launch(java, node)
+                self._launch(node)
             everyone = frozenset(node.number for node in self._nodes)
             deadline_s = time.monotonic() + timeout_s
             for node in self._nodes:
                 self._wait_serving(node, everyone, deadline_s)
         except BaseException:
-            self._end_nodes(self._nodes, term_timeout_s=0.0)
+            kill_all(self._processes(self._nodes))
             self._remove_temporary()
             raise
 
     def stop(self) -> None:
-        """End every node, cleanly if it obeys within 10 s, and remove temporary data.
+        """End every node, by SIGKILL if it does not end in time, and remove temporary data.
 
-        Does nothing for a cluster that does not run.
+        Does nothing for a cluster that does not run. Blocking: up to 10 s, with temporary data 1 s.
         """
-        self._end_nodes(self._nodes, STOP_TIMEOUT_S)
+        term_timeout_s = STOP_TIMEOUT_S if self._kept else TEMPORARY_STOP_TIMEOUT_S
+        stop_all(self._processes(self._nodes), term_timeout_s)
         self._remove_temporary()
 
     def kill(self, number: int) -> None:
@@ -224,8 +227,7 @@ class Cluster:
         process = self._running(self._node(number))
         if process is None:
             raise KafkaError(f"node {number} does not run")
-        process.send(signal.SIGKILL)
-        process.wait_gone(STOP_TIMEOUT_S)
+        kill_all([process])
 
     def restart(self, number: int, timeout_s: float = START_TIMEOUT_S) -> None:
         """Stop node ``number`` if it runs, start it again on its ports, wait until it serves.
@@ -235,15 +237,13 @@ class Cluster:
                 others are left as they are).
         """
         node = self._node(number)
-        process = self._running(node)
-        if process is not None:
-            stop_all([process], STOP_TIMEOUT_S)
-        java = [find_java(), "-cp", class_path(self.say)]
-        self._launch(java, node)
+        self._find_java()
+        stop_all(self._processes([node]), STOP_TIMEOUT_S)
+        self._launch(node)
         try:
             self._wait_serving(node, frozenset({number}), time.monotonic() + timeout_s)
         except BaseException:
-            self._end_nodes([node], term_timeout_s=0.0)
+            kill_all(self._processes([node]))
             raise
 
     def status(self) -> list[NodeStatus]:
@@ -252,7 +252,9 @@ class Cluster:
         for node in self._nodes:
             process = self._running(node)
             pid = None if process is None else process.pid
-            found.append(NodeStatus(node.number, node.port, pid, self._file(node, "log")))
+            found.append(
+                NodeStatus(node.number, node.port, pid, node_file(self.directory, node, "log"))
+            )
         return found
 
     def _node(self, number: int) -> Node:
@@ -263,16 +265,14 @@ class Cluster:
             raise KafkaError("the cluster is not started")
         raise KafkaError(f"there is no node {number}; this cluster has 1 to {len(self._nodes)}")
 
-    def _file(self, node: Node, kind: str) -> Path:
-        return self.directory / f"node{node.number}.{kind}"
-
     def _running(self, node: Node) -> ProcessId | None:
-        process = ProcessId.read(self._file(node, "pid"))
+        process = ProcessId.read(node_file(self.directory, node, "pid"))
         return process if process is not None and process.is_running() else None
 
-    def _end_nodes(self, nodes: Sequence[Node], term_timeout_s: float) -> None:
-        records = [ProcessId.read(self._file(node, "pid")) for node in nodes]
-        stop_all([record for record in records if record is not None], term_timeout_s)
+    def _processes(self, nodes: Sequence[Node]) -> list[ProcessId]:
+        """Return the processes last started for ``nodes``, also dead ones, which need reaping."""
+        records = [ProcessId.read(node_file(self.directory, node, "pid")) for node in nodes]
+        return [record for record in records if record is not None]
 
     def _remove_temporary(self) -> None:
         if self._kept is None and self._directory is not None:
@@ -280,24 +280,33 @@ class Cluster:
             self._directory = None
             self._nodes = []
 
+    def _find_java(self) -> None:
+        """Settle the command that every JVM of the cluster starts with."""
+        if self._java_command:
+            return
+        java = find_java()
+        classes = class_path(self.say)
+        archive = self._archive(java)
+        sharing = [] if archive is None else [f"-XX:SharedArchiveFile={archive}"]
+        self._java_command = [java.path, *sharing, "-cp", classes]
+
+    def _archive(self, java: Java) -> Path | None:
+        return class_archive(java, _rehearse)
+
     def _take_directory(self) -> None:
         if any(status.pid is not None for status in self.status()):
             raise KafkaError(f"the cluster runs already, on {self.bootstrap}")
         self._remove_temporary()
         if self._kept is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="kqmp-kafka-"))
+            tied = self.launch is launch_tied
+            self._directory = new_owned_temporary() if tied else new_temporary()
             return
-        self._kept.mkdir(parents=True, exist_ok=True)
-        if not any(self._kept.iterdir()):
+        check_kept(self._kept, self._count)
+        if not (self._kept / RECORD_NAME).exists():
             return
         there = Cluster.open(self._kept)
         if any(status.pid is not None for status in there.status()):
             raise KafkaError(f"the cluster in {self._kept} runs already, on {there.bootstrap}")
-        if len(there._nodes) != self._count:
-            raise KafkaError(
-                f"{self._kept} holds a cluster of {len(there._nodes)} node(s), not {self._count}: "
-                "ask for that number, or for another directory"
-            )
 
     def _take_ports(self) -> None:
         if self._port is None:
@@ -308,72 +317,45 @@ class Cluster:
                 if not port_is_free(port):
                     raise KafkaError(f"port {port} on {HOST} is in use by another program")
         controller_ports = choose_ports(self._count, taken=ports)
-        self._nodes = [
-            Node(index + 1, port, controller_port)
-            for index, (port, controller_port) in enumerate(
-                zip(ports, controller_ports, strict=True)
-            )
-        ]
+        pairs = zip(ports, controller_ports, strict=True)
+        self._nodes = [Node(number, *pair) for number, pair in enumerate(pairs, start=1)]
 
-    def _format(self, java: Sequence[str]) -> None:
-        (self.directory / "log4j2.properties").write_text(LOG4J, encoding="utf-8")
-        for node in self._nodes:
-            logs = self.directory / f"node{node.number}"
-            text = render_properties(node, self._nodes, logs, self._properties)
-            self._file(node, "properties").write_text(text, encoding="utf-8")
-        if (self.directory / "cluster.json").exists():
-            return
-        # Kafka's ids are 22 characters of URL-safe base64 and must not look like an option.
-        cluster_id = "-"
-        while cluster_id.startswith("-"):
-            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        with ThreadPoolExecutor(len(self._nodes)) as threads:
-            list(threads.map(lambda node: self._format_node(java, node, cluster_id), self._nodes))
+    def _record(self) -> Record:
+        return Record(self._nodes, self._kept is None, self._heap, self._properties)
 
-    def _format_node(self, java: Sequence[str], node: Node, cluster_id: str) -> None:
-        properties = str(self._file(node, "properties"))
-        tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", properties]
-        command = [java[0], *FORMAT_FLAGS, *self._log_flags(), *java[1:], *tool]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False
-        )
-        if done.returncode != 0:
-            lines = (done.stdout + done.stderr).strip().splitlines()[-LOG_LINES_SHOWN:]
-            raise KafkaError("\n  ".join([f"cannot format the data of node {node.number}:", *lines]))
-
-    def _record(self) -> None:
-        record = {
-            "nodes": [asdict(node) for node in self._nodes],
-            "temporary": self.is_temporary,
-            "heap": self._heap,
-            "properties": self._properties,
-        }
-        partial = self.directory / "cluster.json.partial"
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.directory / "cluster.json")
-
-    def _log_flags(self) -> list[str]:
-        return [f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}"]
-
-    def _launch(self, java: Sequence[str], node: Node) -> None:
-        flags = [*shlex.split(self._heap), "-XX:+ExitOnOutOfMemoryError", *self._log_flags()]
-        main = ["kafka.Kafka", str(self._file(node, "properties"))]
-        command = [java[0], *flags, *java[1:], *main]
-        self.launch(command, self._file(node, "pid"), self._file(node, "log"))
+    def _launch(self, node: Node) -> None:
+        flags = [*shlex.split(self._heap), "-XX:+ExitOnOutOfMemoryError"]
+        flags.append(log4j_flag(self.directory))
+        main = ["kafka.Kafka", str(node_file(self.directory, node, "properties"))]
+        command = [self._java_command[0], *flags, *self._java_command[1:], *main]
+        pid_file, log = (node_file(self.directory, node, kind) for kind in ("pid", "log"))
+        self.launch(command, pid_file, log)
 
     def _wait_serving(self, node: Node, others: frozenset[int], deadline_s: float) -> None:
         """Wait until ``node`` answers and knows ``others``, or fail with the end of its log."""
-        process = ProcessId.read(self._file(node, "pid"))
-        assert process is not None
-        while True:
-            if process.wait_gone(POLL_INTERVAL_S):
-                problem = f"node {node.number} ended while starting"
-                break
+        (process,) = self._processes([node])
+        problem = f"node {node.number} ended while starting"
+        while not process.wait_gone(POLL_INTERVAL_S):
             if live_brokers(node.port) >= others:
                 return
             if time.monotonic() >= deadline_s:
                 problem = f"node {node.number} did not serve in time"
                 break
-        log = self._file(node, "log").read_text(encoding="utf-8", errors="replace")
-        lines = log.strip().splitlines()[-LOG_LINES_SHOWN:]
-        raise KafkaError("\n  ".join([f"{problem}; the end of its log:", *lines]))
+        log = node_file(self.directory, node, "log").read_text(encoding="utf-8", errors="replace")
+        raise error_with_log(problem, log)
+
+
+class _Rehearsal(Cluster):
+    """A throw-away node that makes the class archive, and so starts without one."""
+
+    def _archive(self, java: Java) -> None:
+        """Use none: it is not there yet, and asking for it would wait for this very rehearsal."""
+
+    def end(self) -> None:
+        """Let the JVM write the archive, which it does at a clean end only."""
+        stop_all(self._processes(self._nodes), REHEARSAL_STOP_TIMEOUT_S)
+
+
+def _rehearse(archive: Path) -> None:
+    with _Rehearsal(heap=f"{DEFAULT_HEAP} -XX:ArchiveClassesAtExit={archive}") as cluster:
+        cluster.end()

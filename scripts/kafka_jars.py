@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,15 @@ class KafkaError(Exception):
     """A cluster cannot be started, reached or stopped; the text says why and what to do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Java:
+    """A Java that can run Kafka."""
+
+    path: str
+    #: Names this build of the JVM; another build cannot use the class archive of this one.
+    key: str
+
+
 def missing_tools() -> str | None:
     """Say in one line what must be installed before a cluster can start; None if nothing.
 
@@ -59,8 +70,8 @@ def missing_tools() -> str | None:
     return None
 
 
-def find_java() -> str:
-    """Return the ``java`` to run: JAVA_HOME's, else the one on PATH.
+def find_java() -> Java:
+    """Return the Java to run: JAVA_HOME's, else the one on PATH. Runs it once (0.1 s).
 
     Raises:
         KafkaError: there is none, or it is older than 17.
@@ -76,11 +87,12 @@ def find_java() -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KafkaError(f"`{java} -version` does not run ({error}): {JAVA_HINT}") from None
-    version = java_version(shown.stderr + shown.stdout)
+    text = shown.stderr + shown.stdout
+    version = java_version(text)
     if version is None or version < JAVA_VERSION_MIN:
-        found = "cannot tell its version" if version is None else f"is version {version}"
+        found = "does not tell its version" if version is None else f"is version {version}"
         raise KafkaError(f"Kafka {KAFKA_VERSION} needs Java 17, and {java} {found}: {JAVA_HINT}")
-    return java
+    return Java(java, hashlib.sha256(f"{java}\n{text}".encode()).hexdigest()[:12])
 
 
 def java_version(text: str) -> int | None:
@@ -92,7 +104,7 @@ def java_version(text: str) -> int | None:
 def _find_maven() -> str:
     maven = shutil.which("mvn")
     if maven is None:
-        raise KafkaError(f"Kafka's jars are fetched once with `mvn`, which is missing: {MAVEN_HINT}")
+        raise KafkaError(f"Kafka's jars come by `mvn` once, and it is not on PATH: {MAVEN_HINT}")
     return maven
 
 
@@ -130,23 +142,56 @@ def _fetch(directory: Path) -> None:
         pom = Path(scratch, "pom.xml")
         pom.write_text(render_pom(), encoding="utf-8")
         jars = Path(scratch, "jars")
-        options = ["-B", "--strict-checksums", "-f", str(pom)]
+        options = ["-q", "-B", "--strict-checksums", "-f", str(pom)]
         goal = [DEPENDENCY_PLUGIN, "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+        command = [maven, *options, *goal]
         try:
             done = subprocess.run(
-                [maven, "-q", *options, *goal],
-                capture_output=True,
-                text=True,
-                timeout=FETCH_TIMEOUT_S,
-                check=False,
+                command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False
             )
         except subprocess.TimeoutExpired:
             raise KafkaError(f"fetching Kafka with mvn took over {FETCH_TIMEOUT_S} s") from None
-        if done.returncode != 0 or not (jars / f"kafka_{SCALA_VERSION}-{KAFKA_VERSION}.jar").exists():
-            errors = [line for line in done.stdout.splitlines() if line.startswith("[ERROR]")]
-            reason = errors[0][8:] if errors else f"exit code {done.returncode}"
-            raise KafkaError(f"mvn could not fetch Kafka {KAFKA_VERSION}: {reason}")
+        broker = jars / f"kafka_{SCALA_VERSION}-{KAFKA_VERSION}.jar"
+        if done.returncode != 0 or not broker.exists():
+            raise KafkaError(
+                f"mvn could not fetch Kafka {KAFKA_VERSION} from Maven Central: {maven_error(done)}"
+            )
         jars.rename(directory)
+
+
+def maven_error(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line of Maven's output that says what went wrong."""
+    for line in done.stdout.splitlines():
+        text = re.sub(r"\x1b\[[0-9;]*m", "", line)
+        if text.startswith("[ERROR] "):
+            return text.removeprefix("[ERROR] ")
+    return f"exit code {done.returncode}"
+
+
+def class_archive(java: Java, rehearse: Callable[[Path], None]) -> Path | None:
+    """Return an archive of Kafka's classes for this JVM (AppCDS), making it once if need be.
+
+    It makes one node start in 1.6 s instead of 2.7 s, three in 6 s instead of 10 s (2 cores).
+
+    Args:
+        java: the JVM that will use it.
+        rehearse: runs a broker that writes the archive to the path given to it, and ends it; it may
+            fail to write one.
+
+    Returns:
+        None if this JVM cannot make one; Kafka only starts slower then.
+    """
+    archive = jars_directory() / f"java-{java.key}.jsa"
+    if not archive.exists():
+        with locked(archive.with_suffix(".lock")):
+            if not archive.exists():
+                partial = archive.with_suffix(".partial")
+                partial.unlink(missing_ok=True)
+                rehearse(partial)
+                # An empty file says that it was tried, so that not every start tries it again.
+                partial.touch()
+                partial.rename(archive)
+    return archive if archive.stat().st_size > 0 else None
 
 
 def render_pom() -> str:

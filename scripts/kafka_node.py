@@ -96,13 +96,24 @@ def render_properties(
         "group.consumer.session.timeout.ms": "3000",
         "group.consumer.min.heartbeat.interval.ms": "500",
         "group.consumer.heartbeat.interval.ms": "500",
+        # A broker that was killed is let back in only when the session of its former self ends.
+        # With the default, 9 s, a restart after a crash takes 12 s; with 3 s it takes 5.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
         "num.network.threads": "2",
         "num.io.threads": "2",
         "background.threads": "2",
         "num.recovery.threads.per.data.dir": "1",
     }
     settings |= overrides
-    return "".join(f"{key}={value}\n" for key, value in settings.items())
+    return "".join(f"{key}={_escaped(value)}\n" for key, value in settings.items())
+
+
+def _escaped(value: str) -> str:
+    """Write a value as java.util.Properties reads it: Latin-1 with backslash escapes."""
+    utf_16 = value.replace("\\", "\\\\").encode("utf-16-be", "surrogatepass")
+    units = [unit for (unit,) in struct.iter_unpack(">H", utf_16)]
+    return "".join(chr(unit) if 32 <= unit < 127 else f"\\u{unit:04x}" for unit in units)
 
 
 def port_is_free(port: int) -> bool:

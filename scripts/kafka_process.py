@@ -17,16 +17,14 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
+KILL_TIMEOUT_S = 30.0
 #: Dispositions that Python or a shell may have changed and that a JVM must find as usual.
 RESET_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -59,7 +57,7 @@ class ProcessId:
         try:
             pid, ticks, boot_id = path.read_text(encoding="ascii").split()
             return cls(int(pid), int(ticks), boot_id)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
             return None
 
     def write(self, path: Path) -> None:
@@ -96,7 +94,7 @@ class ProcessId:
         return True
 
     @contextlib.contextmanager
-    def _pidfd(self):  # type: ignore[no-untyped-def]
+    def _pidfd(self) -> Iterator[int | None]:
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -107,6 +105,10 @@ class ProcessId:
             yield descriptor if self.is_running() else None
         finally:
             os.close(descriptor)
+
+
+#: Starts a command, given its pid file and log; `launch_tied` or `launch_detached`.
+Launch = Callable[[Sequence[str], Path, Path], ProcessId]
 
 
 @cache
@@ -157,20 +159,28 @@ def _spawn(command: Sequence[str], pid_file: Path, log: Path, tied_to: int) -> P
 
 
 def stop_all(processes: Sequence[ProcessId], term_timeout_s: float) -> None:
-    """End all ``processes``: SIGTERM, and SIGKILL for those left after ``term_timeout_s``.
+    """End all ``processes``: SIGTERM, then SIGKILL for those left after ``term_timeout_s``.
 
     Raises:
-        TimeoutError: one of them is stuck in the kernel and did not even obey SIGKILL for 30 s.
+        TimeoutError: as `kill_all`.
     """
     for process in processes:
         process.send(signal.SIGTERM)
     deadline_s = time.monotonic() + term_timeout_s
+    kill_all([p for p in processes if not p.wait_gone(deadline_s - time.monotonic())])
+
+
+def kill_all(processes: Sequence[ProcessId]) -> None:
+    """End all ``processes`` by SIGKILL and wait until they are gone.
+
+    Raises:
+        TimeoutError: one hangs in the kernel, so that SIGKILL had no effect within 30 s.
+    """
     for process in processes:
-        if not process.wait_gone(max(0.0, deadline_s - time.monotonic())):
-            process.send(signal.SIGKILL)
-            if not process.wait_gone(30.0):
-                message = f"process {process.pid} does not end, even by SIGKILL"
-                raise TimeoutError(message)
+        process.send(signal.SIGKILL)
+    for process in processes:
+        if not process.wait_gone(KILL_TIMEOUT_S):
+            raise TimeoutError(f"process {process.pid} does not end, even by SIGKILL")
 
 
 def _become(pid_file: str, tied_to: int, command: Sequence[str]) -> None:
