@@ -44,11 +44,12 @@ _SECTION: Final = struct.Struct("<QIII4x")
 COLUMN_TIMESTAMPS: Final = 1
 COLUMN_HEADERS: Final = 2
 
-type_headers = list[tuple[str, bytes | None]] | None
+#: The headers of one message: None = it has none, which is not the same as an empty list.
+Headers = list[tuple[str, bytes | None]] | None
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_bytes = msgspec.msgpack.Decoder(list[bytes | None]).decode
-_decode_headers = msgspec.msgpack.Decoder(list[list[tuple[str, bytes | None]] | None]).decode
+_decode_headers = msgspec.msgpack.Decoder(list[Headers]).decode
 
 
 class Section(NamedTuple):
@@ -57,14 +58,16 @@ class Section(NamedTuple):
     epoch: int
     topic_id: int
     partition: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
 
 
-class Frame(NamedTuple):
-    """A decoded frame. `first` is the lane's number of its first message; all columns have `count`
-    entries; `timestamps` (ms), `timestamp_types` and `headers` are None where not asked for.
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """A decoded frame: columns of `count` entries each.
+
+    `timestamps` (ms), `timestamp_types` and `headers` are None where no handler form asks for them.
     """
 
+    #: The lane's number of the first message.
     first: int
     count: int
     #: Bytes it takes in the ring, a multiple of `ALIGN`.
@@ -75,7 +78,7 @@ class Frame(NamedTuple):
     values: list[bytes | None]
     timestamps: Sequence[int] | None
     timestamp_types: Sequence[int] | None
-    headers: list[list[tuple[str, bytes | None]] | None] | None
+    headers: list[Headers] | None
 
 
 class Payload(NamedTuple):
@@ -94,7 +97,7 @@ def encode_payload(
     keys: list[bytes | None],
     values: list[bytes | None],
     timestamps: "tuple[array[int], bytes] | None" = None,
-    headers: list[list[tuple[str, bytes | None]] | None] | None = None,
+    headers: list[Headers] | None = None,
 ) -> Payload:
     """Encode the columns of a batch. Called by the fetcher.
 
@@ -163,8 +166,11 @@ def pad_length(view: memoryview) -> int:
     """Return the length of the pad at the start of `view`, or 0 if none begins there.
 
     Raises:
-        RingCorrupt: the pad's length does not carry its checksum.
+        RingCorrupt: the pad's length does not carry its checksum, or `view` is too short.
     """
+    if len(view) < _PREFIX.size:
+        msg = f"{len(view)} bytes are too few for a frame"
+        raise RingCorrupt(msg)
     magic, crc, length = _PREFIX.unpack_from(view)
     if magic != PAD_MAGIC:
         return 0
@@ -174,7 +180,7 @@ def pad_length(view: memoryview) -> int:
     return int(length)
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """A checked header with its section table."""
 
     first: int
@@ -189,11 +195,12 @@ class Head(NamedTuple):
     payload_bytes: int
 
 
-def decode_head(view: memoryview, expected_first: int) -> Head:
+def decode_head(view: memoryview, expected_first: int | None) -> Head:
     """Read and check the header at the start of `view` (the published bytes up to the ring's end).
 
     Raises:
-        RingCorrupt: it is damaged, truncated, or not the frame of message `expected_first`.
+        RingCorrupt: it is damaged, truncated, or not the frame of message `expected_first`
+            (None: any).
     """
     if len(view) < HEADER_BYTES:
         msg = f"{len(view)} bytes are too few for a frame header"
@@ -223,7 +230,7 @@ def decode_head(view: memoryview, expected_first: int) -> Head:
     sections = [Section(*entry) for entry in _SECTION.iter_unpack(view[HEADER_BYTES:end])]
     inline = 0 if region else size
     if (
-        first != expected_first
+        (expected_first is not None and first != expected_first)
         or length != align(end + inline)
         or length > len(view)
         or count != sum(section.count for section in sections)
@@ -251,11 +258,12 @@ def decode_payload(head: Head, view: memoryview) -> Frame:
         keys = _decode_bytes(view[offsets_end:keys_end])
         values = _decode_bytes(view[keys_end:values_end])
         headers = _decode_headers(view[stamps_end:]) if head.columns & COLUMN_HEADERS else None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter from a header's name
         msg = f"a column of frame {head.first} is damaged: {error}"
         raise RingCorrupt(msg) from None
-    if len(keys) != count or len(values) != count or (headers and len(headers) != count):
-        msg = f"frame {head.first} holds {len(keys)} keys, {len(values)} values, not {count}"
+    lengths = [len(column) for column in (keys, values, headers) if column is not None]
+    if any(length != count for length in lengths):
+        msg = f"frame {head.first} holds columns of {lengths} entries, not {count}"
         raise RingCorrupt(msg)
     offsets = array("q")
     offsets.frombytes(view[:offsets_end])

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from kqmp.errors import RingCorrupt
+from kqmp.errors import InternalError, RingCorrupt
 from kqmp.ring import words as w
 from kqmp.ring.frame import (
     ALIGN,
@@ -117,9 +117,15 @@ class LaneControl:
     def skip(self, epochs: Iterable[int]) -> None:
         """Write the epochs whose messages the next processor passes over.
 
-        Only while the lane has no processor; at most `words.SKIP_LIMIT`.
+        Only while the lane has no processor.
+
+        Raises:
+            InternalError: more than `words.SKIP_LIMIT`; they would run into the processor's words.
         """
         listed = sorted(epochs)
+        if len(listed) > w.SKIP_LIMIT:
+            msg = f"{len(listed)} epochs to skip on one lane, at most {w.SKIP_LIMIT} fit"
+            raise InternalError(msg)
         # SAFETY: sole writer; the count is stored last, so that a reader sees whole entries only.
         self._words[w.SKIP_COUNT] = 0
         for index, epoch in enumerate(listed):
@@ -160,9 +166,9 @@ class LaneWriter:
         self._words = self._map.words
         self.end = end
         self.end_number = end_number
-        #: While a region exists: the end of its frame. A predecessor's region counts as in use
-        #: until everything it published is released.
-        self._region_until = end if os.fstat(fd).st_size > self._base else 0
+        #: While a region exists: the end of its frame, else None. A predecessor's region counts as
+        #: in use until everything it published is released.
+        self._region_until = end if os.fstat(fd).st_size > self._base else None
 
     @property
     def cursor(self) -> int:
@@ -233,7 +239,7 @@ class LaneWriter:
     def _write_region(self, sections: list[Section], count: int, payload: Payload) -> bool:
         """Write a large payload behind the ring and its head into the ring."""
         length = align(head_bytes(len(sections)))
-        if self._region_until or self.free_bytes() < self.ring_bytes // 2:
+        if self._region_until is not None or self.free_bytes() < self.ring_bytes // 2:
             return False
         place = self._reserve(length)
         if place is None:
@@ -251,9 +257,9 @@ class LaneWriter:
 
     def _drop_released_region(self) -> None:
         """Give a region's memory back once its frame was released."""
-        if self._region_until and self._words[w.RELEASED] >= self._region_until:
+        if self._region_until is not None and self._words[w.RELEASED] >= self._region_until:
             os.ftruncate(self._fd, self._base)
-            self._region_until = 0
+            self._region_until = None
 
 
 class LaneReader:
@@ -310,12 +316,13 @@ class LaneReader:
         count = min(self.words[w.SKIP_COUNT], w.SKIP_LIMIT)
         return frozenset(self.words[w.SKIP_LIST : w.SKIP_LIST + count].tolist())
 
-    def next_frame(self, end: int, first: int) -> Frame | None:
+    def next_frame(self, end: int, first: int | None) -> Frame | None:
         """Decode the frame at `position`, or return None when `end` is reached.
 
         Args:
             end: published end of this lane in bytes, as read from the dispatch memory.
-            first: number that its first message must have.
+            first: number that its first message must have; None for the first frame after
+                attaching, which must hold the cursor (or end at it).
 
         Raises:
             RingCorrupt: what lies there is not that frame.
@@ -323,32 +330,38 @@ class LaneReader:
         while self.position < end:
             index = self.position % self.ring_bytes
             stop = min(self.ring_bytes, index + end - self.position)
-            view = self._map.bytes_[self._start + index : self._start + stop]
-            pad = pad_length(view)
-            if not pad:
-                return self._frame(view, first)
+            # Released also when it raises: a view in a traceback keeps the map from closing.
+            with self._map.bytes_[self._start + index : self._start + stop] as view:
+                pad = pad_length(view)
+                if not pad:
+                    return self._frame(view, first)
             if pad % ALIGN or pad != self.ring_bytes - index:
                 msg = f"a pad of {pad} bytes at {self.position} does not end the ring"
                 raise RingCorrupt(msg)
             self.position += pad
         return None
 
-    def _frame(self, view: memoryview, first: int) -> Frame:
+    def _frame(self, view: memoryview, first: int | None) -> Frame:
         head = decode_head(view, first)
+        if first is None and not head.first <= self.cursor <= head.first + head.count:
+            msg = f"cursor {self.cursor} is not in the frame of {head.count} from {head.first}"
+            raise RingCorrupt(msg)
         if not head.region_offset:
             start = head_bytes(len(head.sections))
-            return decode_payload(head, view[start : start + head.payload_bytes])
+            with view[start : start + head.payload_bytes] as payload:
+                return decode_payload(head, payload)
         base = self._start + self.ring_bytes
         size = os.fstat(self._fd).st_size - base
         if head.region_offset != base or head.payload_bytes > size:
-            msg = f"frame {first} points to a region of {head.payload_bytes} bytes, it has {size}"
+            wanted = head.payload_bytes
+            msg = f"frame {head.first} points to a region of {wanted} bytes, it has {size}"
             raise RingCorrupt(msg)
         with (
             mmap.mmap(self._fd, size, offset=base, prot=mmap.PROT_READ) as region,
             memoryview(region) as whole,
-            whole[: head.payload_bytes] as payload,
+            whole[: head.payload_bytes] as large,
         ):
-            return decode_payload(head, payload)
+            return decode_payload(head, large)
 
     def release(self, frame: Frame) -> None:
         """Give the bytes of `frame`, the last one read, back to the fetcher.

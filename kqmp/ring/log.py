@@ -28,12 +28,12 @@ NOTHING_HELD: Final = -1
 
 
 class Run(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Messages of one partition that went to one lane: `offsets` is int64 little endian, ascending,
-    of messages numbered `first`, `first + 1`, ... on that lane.
-    """
+    """Messages of one partition that went to one lane."""
 
     lane: int
+    #: The lane's number of the first; the others follow without a gap.
     first: int
+    #: int64 little endian, ascending.
     offsets: bytes
 
 
@@ -111,7 +111,7 @@ class DispatchWriter:
         "_lane_count",
         "_log",
         "_map",
-        "_pad",
+        "_slot_words",
         "dispatched",
         "log_bytes",
         "log_end",
@@ -135,8 +135,7 @@ class DispatchWriter:
             self._ends_of_records.append((self.dispatched, self.log_end))
         else:
             self._free_from = 0
-        size = w.slot_words(self._lane_count)
-        self._pad = size
+        self._slot_words = w.slot_words(self._lane_count)
 
     def lane_ends(self) -> list[tuple[int, int]]:
         """Return the published (end in bytes, end number) of each lane."""
@@ -179,7 +178,7 @@ class DispatchWriter:
         self._log[index : index + _RECORD.size] = _RECORD.pack(RECORD_MAGIC, len(body), number)
         self._log[index + _RECORD.size : index + _RECORD.size + len(body)] = body
         self.log_end += length
-        slot = w.SLOTS + (number & 1) * self._pad
+        slot = w.SLOTS + (number & 1) * self._slot_words
         # SAFETY: sole writer. Readers of record number - 1 look at the other slot; those that began
         # with number - 2 see `dispatched` changed and read again.
         for offset, value in enumerate((self.log_end, *ends)):
