@@ -103,7 +103,7 @@ def wrap(obj: object, ref: HandlerRef) -> Handler:
         name=name,
         form=form,
         call=call if form == "message" else _decoding(call, hints),
-        columns=frozenset() if form == "key_value" else _columns(name, obj if hooks is None else hooks),
+        columns=_columns(name, obj if hooks is None else hooks, form),
         on_setup=_setup(name, hooks),
         on_close=_hook(name, hooks, "close"),
     )
@@ -287,7 +287,10 @@ def _decoding(call: Callable[..., object], hints: dict[str, Hint]) -> Callable[.
             return call
 
 
-def _columns(name: str, obj: object) -> frozenset[str]:
+def _columns(name: str, obj: object, form: Form) -> frozenset[str]:
+    if form == "key_value":
+        # An attribute `columns` is then the user's own affair.
+        return frozenset()
     wanted = getattr(obj, "columns", COLUMNS)
     names = (wanted,) if isinstance(wanted, str) else wanted
     try:

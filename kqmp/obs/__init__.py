@@ -1,0 +1,1 @@
+"""What the engine tells people: log records, counters, the stat line."""
