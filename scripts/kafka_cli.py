@@ -92,7 +92,7 @@ def start(options: argparse.Namespace) -> int:
         _say(f"removing the temporary data of an earlier cluster, {there.directory}")
         there.stop()
     heap = os.environ.get("KAFKA_HEAP_OPTS") or DEFAULT_HEAP
-    cluster = Cluster(options.nodes or 1, options.port, options.data, heap)
+    cluster = Cluster(_node_count(options), options.port, options.data, heap)
     link = link_of(options.port)
 
     def launch(command: Sequence[str], pid_file: Path, log: Path) -> ProcessId:
@@ -115,6 +115,14 @@ def start(options: argparse.Namespace) -> int:
     _say(f"ready after {time.monotonic() - began_s:.1f} s")
     _describe(cluster)
     return 0
+
+
+def _node_count(options: argparse.Namespace) -> int:
+    """Take what was asked for, else what the data are of, else one."""
+    if options.nodes is None and options.data is not None:
+        with contextlib.suppress(KafkaError):
+            return len(Cluster.open(options.data).ports)
+    return options.nodes or 1
 
 
 def _runs_already(there: Cluster, options: argparse.Namespace) -> int:
@@ -202,7 +210,7 @@ def restart(options: argparse.Namespace) -> int:
 
 
 class NotRunningError(KafkaError):
-    """The command needs a running cluster, and there is none on that port."""
+    """The command needs a cluster, and there is none on that port."""
 
     def __init__(self, port: int) -> None:
         super().__init__(
@@ -211,10 +219,23 @@ class NotRunningError(KafkaError):
         )
 
 
+class DownError(NotRunningError):
+    """The command needs a running node, and all of the cluster's were killed or died."""
+
+    def __init__(self, port: int) -> None:
+        KafkaError.__init__(
+            self,
+            f"every node of the cluster on port {port} is down; "
+            f"`scripts/kafka restart 1 --port {port}` brings node 1 back",
+        )
+
+
 def _existing(options: argparse.Namespace) -> Cluster:
     cluster = find(options.port)
-    if cluster is None or not is_running(cluster):
+    if cluster is None:
         raise NotRunningError(options.port)
+    if not is_running(cluster):
+        raise DownError(options.port)
     return cluster
 
 
@@ -260,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(action.__name__, help=text, description=text)
         command.set_defaults(action=action)
         command.add_argument(
-            "--port", type=int, metavar="N", help=f"port of node 1 (default {DEFAULT_PORT})"
+            "--port", type=_port, metavar="N", help=f"port of node 1 (default {DEFAULT_PORT})"
         )
         command.add_argument(
             "--data", type=Path, metavar="DIR", help="the data directory of the cluster"
@@ -274,11 +295,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else 0
+    if not 1 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, which is 1 to 65535")
+    return port
+
+
 def _settle_port(options: argparse.Namespace) -> None:
     """Fill in ``options.port``; a data directory on record knows its own, except for `start`."""
     options.chosen = options.port is not None or options.data is not None
     if options.port is None and options.data is not None and options.action is not start:
-        options.port = int(Cluster.open(options.data).bootstrap.rpartition(":")[2])
+        options.port = Cluster.open(options.data).ports[0]
     if options.port is None:
         options.port = DEFAULT_PORT
 

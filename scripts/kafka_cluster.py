@@ -113,8 +113,9 @@ class Cluster:
         """
         if nodes not in (1, 3):
             raise KafkaError(f"nodes: {nodes} is not possible; take 1 or 3")
-        if port is not None and not 1 <= port <= 65_535 - nodes:
-            raise KafkaError(f"port: {port} is not a port; take one from 1 to {65_535 - nodes}")
+        port_max = 65_536 - nodes
+        if port is not None and not 1 <= port <= port_max:
+            raise KafkaError(f"port: {port} is not possible; take one from 1 to {port_max}")
         self._count = nodes
         self._port = port
         self._kept = None if data is None else Path(data).absolute()
@@ -145,12 +146,25 @@ class Cluster:
 
     @property
     def bootstrap(self) -> str:
-        """The address for clients, "127.0.0.1:PORT": node 1's.
+        """The address for clients, "127.0.0.1:PORT"; for three nodes, all three with commas.
+
+        It names nodes that were killed too, as a client should know all of them.
 
         Raises:
             KafkaError: the cluster was not started.
         """
-        return f"{HOST}:{self._node(1).port}"
+        return ",".join(f"{HOST}:{port}" for port in self.ports)
+
+    @property
+    def ports(self) -> list[int]:
+        """The port of each node, node 1 first.
+
+        Raises:
+            KafkaError: the cluster was not started.
+        """
+        if not self._nodes:
+            raise KafkaError("the cluster is not started")
+        return [node.port for node in self._nodes]
 
     @property
     def directory(self) -> Path:

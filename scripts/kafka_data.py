@@ -52,7 +52,7 @@ class Record:
             raise KafkaError(f"{directory} holds no Kafka cluster") from None
         except (ValueError, TypeError, KeyError, AttributeError):
             raise KafkaError(
-                f"{directory / RECORD_NAME} cannot be read: remove the directory, or use another"
+                f"{directory / RECORD_NAME} is damaged: remove the directory, or take another"
             ) from None
 
     def save(self, directory: Path) -> None:
@@ -92,9 +92,13 @@ def check_kept(directory: Path, node_count: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not any(directory.iterdir()):
         return
+    if not (directory / RECORD_NAME).exists():
+        raise KafkaError(
+            f"data: {directory} holds other files and no Kafka cluster: take a new directory"
+        )
     there = len(Record.load(directory).nodes)
     if there != node_count:
         raise KafkaError(
-            f"data: {directory} holds a cluster with nodes {there}, not {node_count}: "
-            f"take nodes {there}, or another directory"
+            f"nodes: {directory} holds the data of {there} node(s), not of {node_count}: "
+            f"ask for {there}, or take another directory"
         )

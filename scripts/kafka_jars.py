@@ -92,6 +92,8 @@ def find_java() -> Java:
     if version is None or version < JAVA_VERSION_MIN:
         found = "does not tell its version" if version is None else f"is version {version}"
         raise KafkaError(f"Kafka {KAFKA_VERSION} needs Java 17, and {java} {found}: {JAVA_HINT}")
+    # Absolute, as the broker runs in another directory than this process.
+    java = str(Path(java).absolute())
     return Java(java, hashlib.sha256(f"{java}\n{text}".encode()).hexdigest()[:12])
 
 
@@ -111,7 +113,7 @@ def _find_maven() -> str:
 def jars_directory() -> Path:
     """Return the directory that holds the jars, whether it exists yet or not."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "kqmp" / f"kafka-{KAFKA_VERSION}"
+    return Path(cache).absolute() / "kqmp" / f"kafka-{KAFKA_VERSION}"
 
 
 def class_path(say: Callable[[str], None]) -> str:
@@ -176,7 +178,7 @@ def class_archive(java: Java, rehearse: Callable[[Path], None]) -> Path | None:
     Args:
         java: the JVM that will use it.
         rehearse: runs a broker that writes the archive to the path given to it, and ends it; it may
-            fail to write one.
+            raise KafkaError or write none.
 
     Returns:
         None if this JVM cannot make one; Kafka only starts slower then.
@@ -187,7 +189,9 @@ def class_archive(java: Java, rehearse: Callable[[Path], None]) -> Path | None:
             if not archive.exists():
                 partial = archive.with_suffix(".partial")
                 partial.unlink(missing_ok=True)
-                rehearse(partial)
+                # What else is wrong with this JVM shows when the real node starts.
+                with contextlib.suppress(KafkaError):
+                    rehearse(partial)
                 # An empty file says that it was tried, so that not every start tries it again.
                 partial.touch()
                 partial.rename(archive)

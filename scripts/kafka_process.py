@@ -40,16 +40,13 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId | None:
-        """Identify the process that has ``pid`` now; None if there is none or it is a zombie."""
+        """Identify the process, maybe a zombie, that has ``pid`` now; None if there is none."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             return None
         # The command name, in parentheses, may itself hold spaces and parentheses.
-        fields = stat.rpartition(")")[2].split()
-        if fields[0] in "ZX":
-            return None
-        return cls(pid, int(fields[19]), _boot_id())
+        return cls(pid, int(stat.rpartition(")")[2].split()[19]), _boot_id())
 
     @classmethod
     def read(cls, path: Path) -> ProcessId | None:
@@ -67,8 +64,11 @@ class ProcessId:
         partial.replace(path)
 
     def is_running(self) -> bool:
-        """Tell whether this very process still runs (a zombie does not)."""
-        return ProcessId.of(self.pid) == self
+        """Tell whether this very process still runs; once it does not, its ports are free."""
+        # Not the state "Z" in /proc: it tells of the first thread only, and a JVM that is being
+        # killed shows it while other threads still hold the sockets.
+        with self._pidfd() as descriptor:
+            return descriptor is not None and not _has_ended(descriptor, 0)
 
     def send(self, number: signal.Signals) -> None:
         """Signal this process, or do nothing if it is gone."""
@@ -84,11 +84,8 @@ class ProcessId:
             False if it still runs after ``timeout_s`` (>= 0).
         """
         with self._pidfd() as descriptor:
-            if descriptor is not None:
-                poll = select.poll()
-                poll.register(descriptor, select.POLLIN)
-                if not poll.poll(max(0, round(timeout_s * 1000))):
-                    return False
+            if descriptor is not None and not _has_ended(descriptor, timeout_s):
+                return False
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
         return True
@@ -102,13 +99,19 @@ class ProcessId:
             return
         try:
             # A pidfd never changes its process, so the identity holds once it is checked here.
-            yield descriptor if self.is_running() else None
+            yield descriptor if ProcessId.of(self.pid) == self else None
         finally:
             os.close(descriptor)
 
 
 #: Starts a command, given its pid file and log; `launch_tied` or `launch_detached`.
 Launch = Callable[[Sequence[str], Path, Path], ProcessId]
+
+
+def _has_ended(pidfd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0, round(timeout_s * 1000))))
 
 
 @cache
@@ -192,9 +195,14 @@ def _become(pid_file: str, tied_to: int, command: Sequence[str]) -> None:
     itself = ProcessId.of(os.getpid())
     assert itself is not None
     itself.write(Path(pid_file))
-    # A JVM must not pin the directory that a user happened to stand in.
+    # A JVM must not pin the directory that a user happened to stand in, nor keep open a pipe that
+    # somebody reads to its end.
     os.chdir(Path(pid_file).parent)
-    os.execvp(command[0], list(command))
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    try:
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        sys.exit(f"cannot run {command[0]}: {error.strerror}")
 
 
 if __name__ == "__main__":
