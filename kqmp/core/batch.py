@@ -36,7 +36,7 @@ class Part(NamedTuple):
     """`count` adjacent messages of one opening inside a chunk."""
 
     opening: Opening
-    count: int
+    count: int  # type: ignore[assignment] # hides tuple.count, which says nothing here
 
 
 class Columns(NamedTuple):
@@ -105,7 +105,7 @@ class Chunk(NamedTuple):
     bytes_each: int
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override] # hides tuple.count, which says nothing here
         """Messages."""
         return len(self.columns.keys)
 
@@ -137,7 +137,7 @@ class Chunk(NamedTuple):
 
 
 #: translate tables: lane number -> 1, all others -> 0.
-_MASKS = [bytes(int(byte == lane) for byte in range(256)) for lane in range(256)]
+_MASKS = [bytes(lane) + b"\1" + bytes(255 - lane) for lane in range(256)]
 
 
 def split_by_lane(
@@ -146,12 +146,16 @@ def split_by_lane(
     """Yield (lane, chunk) for each lane that gets messages, order kept within a lane.
 
     Args:
-        columns: n messages.
+        columns: n messages; where all go to one lane, its chunk shares them.
         parts: their partitions, in order.
         lanes: n lane numbers.
         bytes_each: size estimate of a message.
     """
-    for lane in sorted(set(lanes)):
+    used = sorted(set(lanes))
+    if len(used) == 1:
+        yield used[0], Chunk(columns, list(parts), bytes_each)
+        return
+    for lane in used:
         mask = lanes.translate(_MASKS[lane])
         kept: list[Part] = []
         start = 0

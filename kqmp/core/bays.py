@@ -96,19 +96,16 @@ class Bay:
             start += count
 
     def _unindex(self, taken: Chunk, rest: Chunk | None) -> None:
-        """Take the parts of `taken` off the index; a part that goes on in `rest` stays, later."""
+        """Take the parts of `taken`, the oldest here, off the index; `rest` follows them."""
         for opening, _ in taken.parts:
             firsts = self._firsts[opening]
             firsts.popleft()
             if not firsts:
                 del self._firsts[opening]
-        if rest is not None and rest.parts[0].opening is taken.parts[-1].opening:
-            opening = rest.parts[0].opening
-            # The split went through the last part of `taken`: its remainder begins with rest.
-            if self._split_inside(taken, rest, opening):
-                self._firsts.setdefault(opening, deque()).appendleft(rest.columns.offsets[0])
-
-    def _split_inside(self, taken: Chunk, rest: Chunk, opening: Opening) -> bool:
-        """Whether `rest` begins with a remainder and not with a part of its own."""
-        firsts = self._firsts.get(opening)
-        return not firsts or firsts[0] != rest.columns.offsets[0]
+        if rest is None:
+            return
+        # Where the split went through a part, its remainder is not in the index: all that is there
+        # lies above it, since the offsets of an opening ascend.
+        opening, first = rest.parts[0].opening, rest.columns.offsets[0]
+        if self.held_low(opening) != first:
+            self._firsts.setdefault(opening, deque()).appendleft(first)

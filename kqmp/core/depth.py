@@ -2,16 +2,19 @@
 
 A lane holds at most `ahead` of work at its measured speed. How long a stop, a drain and a rebalance
 take, how much a crash repeats and how evenly work spreads all follow from this one bound. The limit
-starts at one message and doubles while the lane keeps running dry; once the speed is known it is
-never below two, so that a processor always finds its next message waiting.
+starts at one message and doubles while the lane uses it up and then runs half dry; a lane that gets
+few messages does not grow a limit that it never needed. Once the speed is known the limit is never
+below two, so that a processor always finds its next message waiting.
 """
 
 from typing import Final
 
-#: Weight of the newest speed sample.
+#: Weight of a sample that is slower than the speed so far.
 _WEIGHT: Final = 0.3
 #: A sample spans at least this long; shorter ones say more about the scheduler than the handler.
 _SAMPLE_S: Final = 0.02
+#: Seconds a message is taken to last before one was measured.
+_UNMEASURED_S: Final = 1e-6
 #: Most messages a lane may hold, whatever its speed: bounds the coordinator's work per lane.
 LIMIT_MAX: Final = 100_000
 
@@ -21,8 +24,9 @@ class Depth:
 
     __slots__ = (
         "_ahead_s",
+        "_busy_since_s",
+        "_filled",
         "_last_cursor",
-        "_last_move_s",
         "_sample_cursor",
         "_sample_s",
         "limit",
@@ -42,57 +46,76 @@ class Depth:
         #: Measured seconds a message takes while the lane is busy; 0 until measured.
         self.seconds_each = 0.0
         self._sample_cursor = self._last_cursor = cursor
-        self._sample_s = self._last_move_s = now_s
+        #: When the lane last moved or had nothing to do: how long it has been at one message.
+        self._sample_s = self._busy_since_s = now_s
+        #: Most messages it held since the limit last grew.
+        self._filled = 0
 
     def observe(self, cursor: int, outstanding: int, now_s: float) -> None:
         """Take note of the lane's progress; call it before each dispatch.
 
         Args:
             cursor: the lane's cursor now.
-            outstanding: messages on the lane at or above the cursor.
+            outstanding: messages on the lane at or above the cursor, without its bay's.
             now_s: monotonic.
         """
         moved = cursor - self._last_cursor
-        if moved:
-            self._last_cursor = cursor
-            self._last_move_s = now_s
-        if outstanding:
-            self._sample(cursor, now_s)
-        else:
-            if cursor - self._sample_cursor:
-                self._sample_partial(cursor, now_s)
-            self._sample_cursor, self._sample_s = cursor, now_s
-        if moved and outstanding * 2 <= self.limit:
+        self._last_cursor = cursor
+        if moved or not outstanding:
+            self._busy_since_s = now_s
+        self._sample(cursor, outstanding, now_s)
+        # Nothing was dispatched since the last call but right after it.
+        self._filled = max(self._filled, outstanding + moved)
+        if moved and outstanding * 2 <= self.limit < self._filled * 2:
             self.limit = min(self.limit * 2, LIMIT_MAX)
+            self._filled = outstanding
         if self.seconds_each:
-            fits = int(self._ahead_s / self.seconds_each)
-            self.limit = max(2, min(self.limit, fits))
+            left_s = self._ahead_s - self._stuck_s(outstanding, now_s)
+            self.limit = max(2, min(self.limit, int(left_s / self.seconds_each)))
 
     def load_s(self, outstanding: int, now_s: float) -> float:
-        """Return the seconds of work that `outstanding` messages are, stuck lanes included."""
-        each = self.seconds_each or 1e-6
-        stuck = now_s - self._last_move_s if outstanding else 0.0
-        return outstanding * each + (stuck if stuck > each else 0.0)
+        """Return the seconds of work that `outstanding` messages are.
 
-    def _sample(self, cursor: int, now_s: float) -> None:
-        elapsed = now_s - self._sample_s
+        The time a lane has been stuck at one message counts as if it lasted as long again: the
+        longer it took so far, the less should be added behind it.
+        """
+        each = self.seconds_each or _UNMEASURED_S
+        return outstanding * each + self._stuck_s(outstanding, now_s)
+
+    def _stuck_s(self, outstanding: int, now_s: float) -> float:
+        """Return for how long the lane is at one message that takes longer than others did, or 0.
+
+        It is no sample: a stalled machine is not a slow handler, and what became of the message
+        is measured when it is done.
+        """
+        stuck_s = now_s - self._busy_since_s
+        return stuck_s if outstanding and stuck_s > max(_SAMPLE_S, self.seconds_each) else 0.0
+
+    def _sample(self, cursor: int, outstanding: int, now_s: float) -> None:
+        """Measure the speed since the last sample; a sample ends where the lane is found dry.
+
+        A lane that is found busy was busy since it was last found dry, since each dispatch follows
+        an observation. One that is found dry may have been so for long: its messages took at most
+        that long, which can only lower the measure.
+        """
+        elapsed_s = now_s - self._sample_s
         done = cursor - self._sample_cursor
-        if elapsed < _SAMPLE_S or not done:
-            # Nothing finished for longer than a message took so far: it is at least that slow.
-            if elapsed > self.seconds_each and not done:
-                self.seconds_each = max(self.seconds_each, elapsed if elapsed > _SAMPLE_S else 0.0)
+        if outstanding and (elapsed_s < _SAMPLE_S or not done):
             return
-        self._blend(elapsed / done)
+        if done and (outstanding or 0 < elapsed_s < self.seconds_each * done):
+            self._blend(elapsed_s / done)
         self._sample_cursor, self._sample_s = cursor, now_s
 
-    def _sample_partial(self, cursor: int, now_s: float) -> None:
-        """The lane ran dry: its messages took at most this long, which bounds the speed below."""
-        each = (now_s - self._sample_s) / (cursor - self._sample_cursor)
-        if self.seconds_each and each < self.seconds_each:
-            self._blend(each)
+    def _blend(self, each_s: float) -> None:
+        """Take a sample: fast when work gets slower, faster still when it gets quick again.
 
-    def _blend(self, each: float) -> None:
-        if not self.seconds_each:
-            self.seconds_each = each
+        Half way on a logarithmic scale takes as many samples from 30 s to 1 ms as from 1 ms to
+        33 ns: one slow message must not keep its lane shallow for long.
+        """
+        so_far_s = self.seconds_each
+        if not so_far_s:
+            self.seconds_each = each_s
+        elif each_s > so_far_s:
+            self.seconds_each += _WEIGHT * (each_s - so_far_s)
         else:
-            self.seconds_each += _WEIGHT * (each - self.seconds_each)
+            self.seconds_each = (each_s * so_far_s) ** 0.5

@@ -20,7 +20,11 @@ NOTHING_HELD = -1
 
 
 class LaneState(NamedTuple):
-    """One lane as read from shared memory: the cursor first, then the open numbers below it."""
+    """One lane as read from shared memory: the cursor first, then the open table.
+
+    Open numbers may stand in any order, as they do in the table. Those at or above the cursor are
+    void and are passed over.
+    """
 
     cursor: int
     open_numbers: Sequence[int] = ()
@@ -84,18 +88,19 @@ class Inflight:
             epoch: its epoch.
             lane: lane number.
             first: the lane's number of its first message.
-            offsets: int64 little endian, ascending.
+            offsets: int64 little endian, ascending; at least one.
 
         Raises:
-            RingCorrupt: the run does not follow the lane's last one.
+            RingCorrupt: the run is no run, or does not follow the lane's last one.
         """
-        count = len(offsets) // 8
+        count, odd_bytes = divmod(len(offsets), 8)
         if (
             not 0 <= lane < len(self._next_numbers)
             or first != self._next_numbers[lane]
             or not count
+            or odd_bytes
         ):
-            msg = f"log run of {count} messages from {first} does not follow on lane {lane}"
+            msg = f"log run of {len(offsets)} bytes from {first} does not follow on lane {lane}"
             raise RingCorrupt(msg)
         self._next_numbers[lane] = first + count
         state = self._epochs.get(epoch)
@@ -135,14 +140,16 @@ class Inflight:
     def _lowest(state: _Open, lane: int, now: LaneState) -> int | None:
         """Return the lowest unfinished offset of an epoch on a lane, dropping finished runs."""
         runs = state.lanes[lane]
+        cursor, numbers = now
         while runs:
             run = runs[0]
-            opened = next((n for n in now.open_numbers if run.first <= n < run.stop), None)
+            below = min(cursor, run.stop)
+            # Offsets ascend with numbers, so the lowest number has the lowest offset.
+            opened = min((n for n in numbers if run.first <= n < below), default=None)
             if opened is not None:
-                # Offsets ascend with numbers, so the lower number is the lower offset.
                 return run.offsets[opened - run.first]
-            if now.cursor < run.stop:
-                return run.offsets[max(now.cursor, run.first) - run.first]
+            if cursor < run.stop:
+                return run.offsets[max(cursor, run.first) - run.first]
             runs.popleft()
         del state.lanes[lane]
         return None

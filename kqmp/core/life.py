@@ -16,10 +16,15 @@ no longer stands.
 """
 
 import enum
-from typing import NamedTuple
+import math
+from collections import deque
+from typing import Final, NamedTuple
 
 #: A partition that never was at a position, or of which nothing was committed.
-UNKNOWN = -1
+UNKNOWN: Final = -1
+#: So many of the last dead members are remembered: what they had sent may still be read after
+#: their death was seen, but only shortly.
+DEAD_REMEMBERED: Final = 256
 
 
 class State(enum.Enum):
@@ -33,9 +38,9 @@ class State(enum.Enum):
 class Claim(NamedTuple):
     """A member's wish to read a partition.
 
-    `committed` is the group's committed position as read or, where there was none, as chosen and
-    committed by the member at the claim. `reset` says that the member chose it since the old one
-    lies outside the log: then only the broker's word counts.
+    `committed` is the group's committed position as read or, where there was none or it lay outside
+    the log, as chosen and committed by the member at the claim. `reset` says that it was chosen:
+    then only the broker's word counts, whatever this engine knew before.
     """
 
     member: int
@@ -65,6 +70,19 @@ class Closed(NamedTuple):
     position: int
 
 
+class _Waiting(NamedTuple):
+    """A claim and what it meant when it came.
+
+    It is judged at once: while it waits, commits of the last opening may still be confirmed, and
+    then its `committed`, read before them, would look like one that somebody set back.
+    """
+
+    claim: Claim
+    #: Somebody set the group's position back; the progress made before `epoch` ended is void.
+    reset: bool
+    epoch: int
+
+
 class _Life:
     """One partition."""
 
@@ -79,10 +97,23 @@ class _Life:
         self.own = UNKNOWN
         #: Position this engine knows to be committed.
         self.committed = UNKNOWN
-        self.claims: list[Claim] = []
+        #: At most one a member; the newest is the last.
+        self.claims: list[_Waiting] = []
         self.deadline_s = 0.0
         #: (member, grant) that waits for the final position.
         self.answer: tuple[int, int] | None = None
+
+    def forget_claims(self, member: int) -> None:
+        """Drop the claims of a member."""
+        self.claims = [waiting for waiting in self.claims if waiting.claim.member != member]
+
+    def drain(self, deadline_s: float, answer: tuple[int, int] | None) -> None:
+        """Leave open; where it drains already, only the earlier deadline counts."""
+        if self.state is State.DRAINING:
+            deadline_s = min(deadline_s, self.deadline_s)
+        self.state = State.DRAINING
+        self.deadline_s = deadline_s
+        self.answer = answer
 
 
 class Partitions:
@@ -92,6 +123,7 @@ class Partitions:
         """Start with every partition closed."""
         self._lives: dict[int, _Life] = {}
         self._epoch = 0
+        self._dead: deque[int] = deque(maxlen=DEAD_REMEMBERED)
 
     def state(self, partition: int) -> State:
         """Return the state of a partition."""
@@ -99,10 +131,20 @@ class Partitions:
         return State.CLOSED if life is None else life.state
 
     def claim(self, claim: Claim) -> Opened | None:
-        """Open the partition for this member, or let the claim wait until it is closed."""
+        """Open the partition for this member, or let the claim wait until it is closed.
+
+        A claim takes the place of the member's earlier one. One by the member that has the
+        partition open ends that opening, as a release without answer or deadline would: its
+        earlier grant stands no longer. A claim of a dead member is dropped.
+        """
+        if claim.member in self._dead:
+            return None
         life = self._lives.setdefault(claim.partition, _Life())
-        life.claims = [other for other in life.claims if other.member != claim.member]
-        life.claims.append(claim)
+        life.forget_claims(claim.member)
+        reset = claim.reset or claim.committed < life.committed
+        life.claims.append(_Waiting(claim, reset, life.epoch))
+        if life.state is State.OPEN and life.owner == claim.member:
+            life.drain(math.inf, None)
         return self._open_next(life)
 
     def release(
@@ -114,37 +156,38 @@ class Partitions:
             member: who says so.
             partition: which.
             grant: carried back by the answer.
-            deadline_s: monotonic; after it the close is forced.
+            deadline_s: monotonic; after it the close is forced. Said twice, the earlier one counts.
             answered: whether the member waits for a `Closed`; not when the partition was lost.
 
         Returns:
             Whether the partition is draining for this member now; if not, the member never had it
-            open (or not any more) and nothing of it is in the lanes on its behalf.
+            open (or not any more, or is dead) and nothing of it is in the lanes on its behalf.
         """
-        life = self._lives.setdefault(partition, _Life())
-        life.claims = [other for other in life.claims if other.member != member]
+        life = self._lives.get(partition)
+        if life is None or member in self._dead:
+            return False
+        life.forget_claims(member)
         if life.owner != member or life.state is State.CLOSED:
             return False
-        life.state = State.DRAINING
-        life.deadline_s = deadline_s
-        life.answer = (member, grant) if answered else None
+        life.drain(deadline_s, (member, grant) if answered else None)
         return True
 
     def died(self, member: int, deadline_s: float) -> list[int]:
         """A member's process is dead: drain what it had, drop its claims.
 
+        Where it had released a partition before, the earlier of the two deadlines counts.
+
         Returns:
-            The partitions that drain now.
+            The partitions that drain now and did not before.
         """
+        self._dead.append(member)
         draining = []
         for partition, life in self._lives.items():
-            life.claims = [claim for claim in life.claims if claim.member != member]
-            if life.answer is not None and life.answer[0] == member:
-                life.answer = None
-            if life.owner == member and life.state is State.OPEN:
-                life.state = State.DRAINING
-                life.deadline_s = deadline_s
-                draining.append(partition)
+            life.forget_claims(member)
+            if life.owner == member and life.state is not State.CLOSED:
+                if life.state is State.OPEN:
+                    draining.append(partition)
+                life.drain(deadline_s, None)
         return draining
 
     def closed(self, partition: int, position: int) -> list[Opened | Closed]:
@@ -208,15 +251,15 @@ class Partitions:
         """Open a closed partition for its newest claim."""
         if life.state is not State.CLOSED or not life.claims:
             return None
-        claim = life.claims.pop()
-        if claim.reset or claim.committed < life.committed:
-            # Somebody set the group's offset back (or the log was replaced): that is the word.
+        claim, reset, epoch = life.claims.pop()
+        if reset and epoch == life.epoch:
+            # The broker's word counts. (Where another opening came between, it has begun at it.)
             life.own = UNKNOWN
-        life.committed = claim.committed
-        position = max(claim.committed, life.own)
-        life.own = position
+            life.committed = claim.committed
+        life.committed = max(life.committed, claim.committed)
+        life.own = max(life.own, life.committed)
         self._epoch += 1
         life.epoch = self._epoch
         life.owner = claim.member
         life.state = State.OPEN
-        return Opened(claim.member, claim.grant, claim.partition, life.epoch, position)
+        return Opened(claim.member, claim.grant, claim.partition, life.epoch, life.own)

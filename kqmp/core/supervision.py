@@ -1,8 +1,16 @@
 """What follows a death: one table of (role, how it died) -> action, with back-off.
 
 Pure: the coordinator tells what it saw and gets an action. A death counts towards giving up only if
-the process achieved nothing: it was never ready, or it died at once without finishing a message.
-What the coordinator killed itself never counts, and no death counts because of a broker outage.
+the process achieved nothing: it was never ready, or it died soon and without progress. What the
+coordinator killed itself never counts, and no death counts because of a broker outage.
+
+| a child that | is followed by |
+|---|---|
+| we killed or told to stop | a successor at once |
+| says at its first start that another would fail too | the end, with its exit code |
+| made progress, or was ready for long enough | a successor at once; its failures are forgotten |
+| found no broker, later than at the first start | a successor after the longest wait |
+| achieved nothing | a successor after a doubling wait; after `GIVE_UP_AFTER` in a row, the end |
 """
 
 import enum
@@ -15,8 +23,6 @@ from kqmp.errors import ExitCode
 GIVE_UP_AFTER: Final = 8
 FIRST_DELAY_S: Final = 0.1
 MOST_DELAY_S: Final = 5.0
-#: A process that was ready for this long did achieve something.
-HEALTHY_S: Final = 2.0
 
 
 class Role(enum.Enum):
@@ -24,6 +30,11 @@ class Role(enum.Enum):
 
     FETCHER = "fetcher"
     PROCESSOR = "processor"
+
+
+#: A process that was ready for this long did achieve something. A fetcher joins the group first,
+#: which alone takes some seconds, and an idle one shows no progress.
+HEALTHY_S: Final = {Role.FETCHER: 30.0, Role.PROCESSOR: 2.0}
 
 
 class Death(NamedTuple):
@@ -34,9 +45,13 @@ class Death(NamedTuple):
         exit_code: as of `waitstatus_to_exitcode`: negative = signal.
         was_ready: it had reported ready (processor: handler imported and set up).
         ready_for_s: how long it was ready.
-        progressed: it finished at least one message (processor), or had an assignment (fetcher).
+        progressed: a processor's handler returned for, or passed over, at least one message: one
+            that was only set aside or skipped does not count, or a handler that always dies would
+            set aside a whole topic. A fetcher published at least one batch: an assignment does not
+            count, or one that dies of its first batch would do so for ever.
         ours: the coordinator killed it or told it to stop.
-        first_start: the engine has not had a ready child of this role and index yet.
+        first_start: no processor of this index was ready yet, this one included; for a fetcher,
+            the engine has had no assignment yet.
         blamed: number of the message that was in its hands, or -1.
     """
 
@@ -75,11 +90,13 @@ class Ladder:
         """Decide what follows a death."""
         if death.ours:
             return Restart(0.0)
-        if death.first_start and not death.was_ready and death.exit_code in _START_CODES:
+        if death.first_start and death.exit_code in _START_CODES:
             return GiveUp(_START_CODES[death.exit_code])
-        if death.was_ready and (death.progressed or death.ready_for_s >= HEALTHY_S):
+        if death.was_ready and (death.progressed or death.ready_for_s >= HEALTHY_S[death.role]):
             self.failures = 0
             return Restart(0.0)
+        if death.role is Role.FETCHER and death.exit_code == ExitCode.BROKER:
+            return Restart(MOST_DELAY_S)
         self.failures += 1
         if self.failures >= GIVE_UP_AFTER:
             return GiveUp(ExitCode.GAVE_UP)
