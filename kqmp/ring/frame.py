@@ -94,10 +94,10 @@ class Payload(NamedTuple):
 
 def encode_payload(
     offsets: "array[int]",
-    keys: list[bytes | None],
-    values: list[bytes | None],
+    keys: Sequence[bytes | None],
+    values: Sequence[bytes | None],
     timestamps: "tuple[array[int], bytes] | None" = None,
-    headers: list[Headers] | None = None,
+    headers: Sequence[Headers] | None = None,
 ) -> Payload:
     """Encode the columns of a batch. Called by the fetcher.
 
