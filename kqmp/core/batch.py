@@ -7,7 +7,13 @@ what happens to each message happens in `map`, `compress` and slices.
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+
+#: Most messages (offsets) between a partition's committed position and its fetched position: what
+#: a dead engine repeats at most. Fetching of the partition pauses there; at half of it the
+#: coordinator commits early.
+SPAN_MAX: Final = 200_000
 
 
 class Opening:

@@ -9,7 +9,7 @@ below two, so that a processor always finds its next message waiting.
 
 from typing import Final
 
-#: Weight of a sample that is slower than the speed so far.
+#: Weight of a sample.
 _WEIGHT: Final = 0.3
 #: A sample spans at least this long; shorter ones say more about the scheduler than the handler.
 _SAMPLE_S: Final = 0.02
@@ -107,15 +107,17 @@ class Depth:
         self._sample_cursor, self._sample_s = cursor, now_s
 
     def _blend(self, each_s: float) -> None:
-        """Take a sample: fast when work gets slower, faster still when it gets quick again.
+        """Take a sample into the running mean; go half way, on a logarithmic scale, if it is far
+        below.
 
-        Half way on a logarithmic scale takes as many samples from 30 s to 1 ms as from 1 ms to
-        33 ns: one slow message must not keep its lane shallow for long.
+        One slow message must not keep its lane shallow for long: from 30 s to 1 ms it takes five
+        samples so, and twenty by the mean. Near the mean only the mean is right, since samples
+        scatter: they end where the lane was looked at, not where a message ended.
         """
         so_far_s = self.seconds_each
         if not so_far_s:
             self.seconds_each = each_s
-        elif each_s > so_far_s:
-            self.seconds_each += _WEIGHT * (each_s - so_far_s)
-        else:
+        elif each_s * 2 < so_far_s:
             self.seconds_each = (each_s * so_far_s) ** 0.5
+        else:
+            self.seconds_each += _WEIGHT * (each_s - so_far_s)

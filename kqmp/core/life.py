@@ -20,6 +20,10 @@ import math
 from collections import deque
 from typing import Final, NamedTuple
 
+#: Session of a dynamic member: how long a dead fetcher's partitions wait for another member, and
+#: how long we drain them at most. Heartbeats come from librdkafka's own thread: a busy handler or
+#: GIL does not delay them.
+SESSION_TIMEOUT_MS: Final = 10_000
 #: A partition that never was at a position, or of which nothing was committed.
 UNKNOWN: Final = -1
 #: So many of the last dead members are remembered: what they had sent may still be read after

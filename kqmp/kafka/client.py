@@ -1,0 +1,82 @@
+"""librdkafka properties of a consumer, from a `KqConf`.
+
+The guarantees rest on some of these; `config` refuses them in `Kafka:` with the reason, so that
+what a user sets there is laid over the defaults here without a further look.
+"""
+
+from typing import Final
+
+from kqmp.config import KqConf
+from kqmp.core.life import SESSION_TIMEOUT_MS
+
+#: librdkafka's prefetch queue may hold this much, or two full fetches if they are larger.
+QUEUED_BYTES_MIN: Final = 16 << 20
+#: A fetch waits this long when a partition's queue is full. librdkafka's default of a second costs
+#: a factor of 7 in throughput.
+FETCH_BACKOFF_MS: Final = 2
+#: Least `receive.message.max.bytes`: a single larger message still comes.
+RECEIVE_BYTES_MIN: Final = 256 << 20
+_INT32_MAX: Final = 2_147_483_647
+
+
+def queued_bytes(conf: KqConf) -> int:
+    """Return the bytes librdkafka may prefetch in one fetcher, for the memory sum."""
+    wanted = max(QUEUED_BYTES_MIN, 2 * conf.max_bytes)
+    return int(conf.kafka.get("queued.max.messages.kbytes", wanted // 1024)) * 1024
+
+
+def security_properties(conf: KqConf) -> dict[str, object]:
+    """Return SASL and TLS properties: PLAIN if there is a user, TLS if there is a CA.
+
+    Certificates and host names are always verified (librdkafka's default, kept).
+    """
+    properties: dict[str, object] = {}
+    if conf.username:
+        properties |= {
+            "security.protocol": "SASL_SSL" if conf.ca_file else "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": conf.username,
+            "sasl.password": conf.password.reveal(),
+        }
+    elif conf.ca_file:
+        properties["security.protocol"] = "SSL"
+    if conf.ca_file:
+        properties["ssl.ca.location"] = conf.ca_file
+    return properties
+
+
+def client_properties(conf: KqConf) -> dict[str, object]:
+    """Return what every client of this configuration needs to reach the brokers."""
+    return {
+        "bootstrap.servers": ",".join(conf.brokers),
+        "client.id": f"kqmp-{conf.name or conf.topic}",
+        # A broker that restarts is found again quickly.
+        "reconnect.backoff.max.ms": 2000,
+        "socket.keepalive.enable": True,
+        **security_properties(conf),
+    }
+
+
+def consumer_properties(conf: KqConf, index: int) -> dict[str, object]:
+    """Return the properties of fetcher `index`'s consumer."""
+    properties: dict[str, object] = {
+        **client_properties(conf),
+        "group.id": conf.group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": SESSION_TIMEOUT_MS,
+        "fetch.min.bytes": conf.min_bytes,
+        "fetch.wait.max.ms": conf.max_wait_ms,
+        "fetch.max.bytes": max(conf.max_bytes, 1_000_000),
+        "max.partition.fetch.bytes": conf.max_bytes,
+        "receive.message.max.bytes": min(_INT32_MAX, max(RECEIVE_BYTES_MIN, 2 * conf.max_bytes)),
+        "queued.min.messages": min(10_000_000, conf.consumers * conf.queue_capacity),
+        "queued.max.messages.kbytes": queued_bytes(conf) // 1024,
+        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
+    }
+    if conf.instance_id:
+        properties["group.instance.id"] = f"{conf.instance_id}-{index}"
+    return properties | dict(conf.kafka)
+

@@ -1,0 +1,179 @@
+"""The fetcher's side of a partition's life: claims, openings, and what a rebalance asks of it.
+
+`Assignment` is the member's `Listener`: its callbacks run inside `Member.fetch`, on the fetcher's
+one thread. Each assignment gets a grant number; the coordinator's answers carry it and are dropped
+when the grant no longer stands.
+"""
+
+import logging
+import time
+from typing import Final
+
+import confluent_kafka as ck
+
+from kqmp.config import KqConf
+from kqmp.core.batch import Opening
+from kqmp.kafka.member import Member
+from kqmp.roles import control
+from kqmp.roles.dispatch import Dispatcher
+
+#: The revoke callback waits this much longer than the coordinator, whose word it waits for.
+REVOKE_SLACK_S: Final = 5.0
+#: A record that waits for room in the log gets it within a pass of the coordinator, or never.
+FLUSH_S: Final = 10.0
+
+log = logging.getLogger("kqmp.fetcher")
+
+
+class Assignment:
+    """What the group gave this member, and which of it is open."""
+
+    def __init__(self, conf: KqConf, channel: control.Channel, dispatcher: Dispatcher) -> None:
+        """Start with nothing; set `member` before the first `fetch`."""
+        self._conf = conf
+        self._channel = channel
+        self._dispatcher = dispatcher
+        self.member: Member
+        self.openings: dict[int, Opening] = {}
+        #: Assigned partitions that could not be claimed yet, for want of an answer from Kafka, and
+        #: whether their position is to be chosen anew.
+        self.unclaimed: dict[int, bool] = {}
+        self._claimed: dict[int, int] = {}
+        self._grant = 0
+        #: Positions sent in an asynchronous commit and not answered, by partition.
+        self.unanswered: dict[int, tuple[int, int]] = {}
+        #: Control messages that came while a callback waited for others.
+        self.deferred: list[control.Message] = []
+        #: No claims any more: the engine stops.
+        self.stopping = False
+        self.closing = False
+
+    def assigned(self, partitions: list[int]) -> None:
+        """Claim newly assigned partitions (callback)."""
+        self._grant += 1
+        self._channel.send(control.Joined(len(partitions) + len(self._claimed)))
+        if not self.stopping:
+            self.unclaimed.update(dict.fromkeys(partitions, False))
+            self.claim()
+
+    def claim(self) -> None:
+        """Read or choose the positions of unclaimed partitions and tell the coordinator.
+
+        What Kafka does not answer stays unclaimed; the fetcher tries again later.
+        """
+        if not self.unclaimed:
+            return
+        try:
+            known = self.member.committed(self.unclaimed)
+            fresh = [p for p, anew in self.unclaimed.items() if anew or known[p] is None]
+            chosen, unread = self._choose(fresh)
+        except ck.KafkaException as error:
+            log.warning("no positions yet for %d partitions: %s", len(self.unclaimed), error)
+            return
+        resets = [p for p, anew in self.unclaimed.items() if anew]
+        normal = [p for p in self.unclaimed if p not in resets]
+        for partitions, reset in ((normal, False), (resets, True)):
+            items = [(p, chosen.get(p, known[p] or 0)) for p in partitions]
+            for some in control.in_messages(items):
+                self._channel.send(control.Claims(self._grant, some, reset, unread))
+                unread = 0
+        self._claimed.update(dict.fromkeys(self.unclaimed, self._grant))
+        self.unclaimed.clear()
+
+    def _choose(self, partitions: list[int]) -> tuple[dict[int, int], int]:
+        """Choose start positions by `Offset`, commit them, and count what will not be read."""
+        if not partitions:
+            return {}, 0
+        bounds = self.member.bounds(partitions)
+        first = self._conf.offset == "first"
+        chosen = {p: ends.low if first else ends.high for p, ends in bounds.items()}
+        taken = self.member.commit_now(chosen)
+        if len(taken) < len(chosen):
+            raise ck.KafkaException(ck.KafkaError(ck.KafkaError._PARTIAL))
+        return chosen, 0 if first else sum(ends.high - ends.low for ends in bounds.values())
+
+    def open(self, message: control.Opens) -> None:
+        """Read from the positions that the coordinator gives, where the grant still stands."""
+        positions = {}
+        for partition, epoch, position in message.items:
+            if self._claimed.get(partition) == message.grant and not self.stopping:
+                self.openings[partition] = Opening(epoch, partition, position)
+                positions[partition] = position
+        if positions:
+            self.member.read_from(positions)
+
+    def revoked(self, partitions: list[int]) -> None:
+        """Give partitions up: drain, commit their final positions, then let go (callback)."""
+        if self.closing:
+            return
+        claimed = self._drop(partitions)
+        for some in control.in_messages(claimed):
+            self._channel.send(control.Released(self._grant, some, answered=True))
+        final = self._await_final(set(claimed))
+        busy = set(self.unanswered) & set(final)
+        try:
+            taken = self.member.commit_now({p: pos for p, (_, pos) in final.items()}) if final else {}
+        except ck.KafkaException as error:
+            log.warning("final commit of %d revoked partitions failed: %s", len(final), error)
+            return
+        confirmed = [(p, final[p][0], pos) for p, pos in taken.items() if p not in busy]
+        for items in control.in_messages(confirmed):
+            self._channel.send(control.Committed(items))
+
+    def lost(self, partitions: list[int]) -> None:
+        """Partitions are gone; no commit is allowed (callback)."""
+        claimed = self._drop(partitions)
+        log.warning("lost %d partitions: the session with the group ended", len(partitions))
+        for some in control.in_messages(claimed):
+            self._channel.send(control.Released(self._grant, some, answered=False, lost=True))
+
+    def out_of_range(self, partition: int, offset: int) -> None:
+        """The log no longer holds the position: choose anew by `Offset`, count and say it."""
+        log.error(
+            "%s[%d]: offset %d is out of range, going to the %s offset (Offset: %s)",
+            self.member.topic,
+            partition,
+            offset,
+            "first" if self._conf.offset == "first" else "end",
+            self._conf.offset,
+        )
+        if self._drop([partition]):
+            self._channel.send(control.Released(self._grant, [partition], answered=False))
+        self.member.stop_reading([partition])
+        self.unclaimed[partition] = True
+        self.claim()
+
+    def _drop(self, partitions: list[int]) -> list[int]:
+        """Dispatch no more of these partitions; return those that were claimed."""
+        self._flush()
+        gone = {opening for p in partitions if (opening := self.openings.pop(p, None))}
+        self._dispatcher.drop(gone)
+        for partition in partitions:
+            self.unclaimed.pop(partition, None)
+        return [p for p in partitions if self._claimed.pop(p, None) is not None]
+
+    def _flush(self) -> None:
+        """Publish what is pending: after our word nothing of these partitions may follow."""
+        deadline = time.monotonic() + FLUSH_S
+        while self._dispatcher.pending and not self._dispatcher.send():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the coordinator does not read the dispatch log")
+            self.deferred += self._channel.wait(0.001)
+
+    def _await_final(self, waiting: set[int]) -> dict[int, tuple[int, int]]:
+        """Return partition -> (epoch, final position) of those that advanced, as they close."""
+        final: dict[int, tuple[int, int]] = {}
+        deadline = time.monotonic() + self._conf.drain_timeout_ms / 1000 + REVOKE_SLACK_S
+        while waiting and time.monotonic() < deadline and not self._channel.closed:
+            for message in self._channel.wait(0.05):
+                if isinstance(message, control.Closes) and message.grant == self._grant:
+                    for partition, epoch, position in message.items:
+                        waiting.discard(partition)
+                        if position >= 0:
+                            final[partition] = (epoch, position)
+                else:
+                    self.deferred.append(message)
+            self._dispatcher.beat()
+        if waiting:
+            log.error("no final position for %d revoked partitions: they repeat", len(waiting))
+        return final

@@ -1,0 +1,253 @@
+"""The control plane: typed messages between the coordinator and its children, over a socketpair.
+
+`SOCK_SEQPACKET` keeps message borders, so that a message is either there whole or not at all, also
+when its sender dies. Messages are msgpack (no pickle: nothing on this socket can run code). Data
+never travels here; positions, claims and orders do, a few a second.
+"""
+
+import select
+import socket
+from collections.abc import Iterator
+from typing import Final, Literal, TypeVar, Union
+
+import msgspec
+
+_T = TypeVar("_T")
+
+#: Most partitions in one message, so that each fits a socket buffer.
+ITEMS_MAX: Final = 2000
+_RECEIVE_BYTES: Final = 1 << 20
+_BUFFER_BYTES: Final = 1 << 19
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """Base of all control messages."""
+
+
+class ProcessorSpec(Message, tag="processor_spec"):
+    """First word to a processor: everything it needs to know. Descriptors are inherited by number."""
+
+    name: str
+    fetcher: int
+    index: int
+    topic: str
+    #: msgpack of a `HandlerRef`: a name, which only the processor resolves.
+    handler: bytes
+    lane_fd: int
+    dispatch_fd: int
+    bell_fd: int
+    force_commit: bool
+    max_attempts: int
+    #: JSON of the section and of the whole parsed file, for the handler's context.
+    section: bytes
+    document: bytes
+    log_level: str
+    log_encoding: Literal["plain", "json"]
+
+
+class FetcherSpec(Message, tag="fetcher_spec"):
+    """First word to a fetcher."""
+
+    name: str
+    index: int
+    #: Engine-wide number of this process.
+    member: int
+    conf: bytes
+    #: Columns that the handler form wants: "timestamp", "headers".
+    columns: list[str]
+    dispatch_fd: int
+    lane_fds: list[int]
+    bell_fds: list[int]
+    #: Whether this engine had an assignment before: then a broker outage never ends the fetcher.
+    assigned_before: bool
+    log_level: str
+    log_encoding: Literal["plain", "json"]
+
+
+class ProbeSpec(Message, tag="probe_spec"):
+    """First word to a probe: what to import."""
+
+    #: msgpack of a `HandlerRef`.
+    handler: bytes
+    log_level: str
+
+
+class Ready(Message, tag="ready"):
+    """Child -> coordinator: imported and set up (processor), connected (fetcher)."""
+
+    #: Partitions of the topic (fetcher).
+    topic_partitions: int = 0
+
+
+class Failed(Message, tag="failed"):
+    """Child -> coordinator: it cannot go on; it exits with `exit_code` after this."""
+
+    exit_code: int
+    text: str
+
+
+class Probed(Message, tag="probed"):
+    """Probe -> coordinator: what TARGET is. `conf` is set if it was (or returned) a Queue."""
+
+    handler: bytes
+    name: str
+    columns: list[str]
+    conf: bytes = b""
+
+
+class Start(Message, tag="start"):
+    """Coordinator -> fetcher: all processors are ready, join the group."""
+
+
+class Claims(Message, tag="claims"):
+    """Fetcher -> coordinator: (partition, committed position) of newly assigned partitions."""
+
+    grant: int
+    items: list[tuple[int, int]]
+    #: The old position lay outside the log: the new one counts, even backwards.
+    reset: bool = False
+    #: Messages that exist already and will not be read (new group, Offset: last).
+    unread: int = 0
+
+
+class Opens(Message, tag="opens"):
+    """Coordinator -> fetcher: (partition, epoch, position) to read from."""
+
+    grant: int
+    items: list[tuple[int, int, int]]
+
+
+class Released(Message, tag="released"):
+    """Fetcher -> coordinator: it dispatches no more of these partitions, held messages are dropped."""
+
+    grant: int
+    partitions: list[int]
+    #: Whether the fetcher waits in its revoke callback for `Closes`.
+    answered: bool
+    lost: bool = False
+
+
+class Closes(Message, tag="closes"):
+    """Coordinator -> fetcher: (partition, epoch, final position) of released partitions."""
+
+    grant: int
+    items: list[tuple[int, int, int]]
+
+
+class Commit(Message, tag="commit"):
+    """Coordinator -> fetcher: (partition, epoch, position) to commit."""
+
+    items: list[tuple[int, int, int]]
+
+
+class Committed(Message, tag="committed"):
+    """Fetcher -> coordinator: the broker's answer to a commit. Items refused are left out."""
+
+    items: list[tuple[int, int, int]]
+    error: str = ""
+
+
+class Lag(Message, tag="lag"):
+    """Fetcher -> coordinator, each second: messages above the committed positions, and partitions."""
+
+    lag: int
+    partitions: int
+
+
+class Joined(Message, tag="joined"):
+    """Fetcher -> coordinator: the group gave it an assignment (maybe an empty one)."""
+
+    partitions: int
+
+
+class Stop(Message, tag="stop"):
+    """Coordinator -> child: take nothing new. A fetcher dispatches what it holds."""
+
+
+class Drained(Message, tag="drained"):
+    """Fetcher -> coordinator: after `Stop`, nothing is held back any more."""
+
+
+class Finish(Message, tag="finish"):
+    """Coordinator -> fetcher: commit these final positions, leave the group and exit."""
+
+    items: list[tuple[int, int, int]]
+
+
+
+_KINDS: Final = Union[tuple(Message.__subclasses__())]  # type: ignore[misc]  # noqa: UP007 - built
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_KINDS).decode
+
+
+class Channel:
+    """One end of a control socket. Not thread-safe; each process has one thread that uses it."""
+
+    __slots__ = ("_socket", "closed")
+
+    def __init__(self, end: socket.socket) -> None:
+        """Take over `end`, one of a `pair()`."""
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+        end.setblocking(False)
+        self._socket = end
+        #: Whether the other end is gone; whoever finds it so ends its work.
+        self.closed = False
+
+    def fileno(self) -> int:
+        """Return the descriptor, for selectors."""
+        return self._socket.fileno()
+
+    def send(self, message: Message) -> bool:
+        """Send one message; return False if the other end is gone or reads nothing (frozen)."""
+        try:
+            self._socket.send(_encode(message))
+        except (BlockingIOError, ConnectionError, BrokenPipeError):
+            return False
+        return True
+
+    def receive(self) -> list[Message]:
+        """Return the messages that are there, without waiting; sets `closed` at the end."""
+        messages: list[Message] = []
+        while not self.closed:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                data = b""
+            if not data:
+                self.closed = True
+                break
+            messages.append(_decode(data))
+        return messages
+
+    def wait(self, timeout_s: float) -> list[Message]:
+        """Return the messages that are there, waiting up to `timeout_s` for the first."""
+        if timeout_s > 0 and not self.closed:
+            poller = select.poll()
+            poller.register(self._socket, select.POLLIN)
+            poller.poll(timeout_s * 1000)
+        return self.receive()
+
+    def close(self) -> None:
+        """Close this end. Idempotent."""
+        self._socket.close()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a new control socket, close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def in_messages(items: list[_T]) -> Iterator[list[_T]]:
+    """Cut a list of partitions into pieces that fit one message each."""
+    for start in range(0, len(items), ITEMS_MAX):
+        yield items[start : start + ITEMS_MAX]
+
+
+def adopt(fd: int) -> socket.socket:
+    """Return the inherited control socket `fd`, close-on-exec from now on."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
+    end.set_inheritable(False)
+    return end

@@ -1,0 +1,277 @@
+"""The fetcher's side of the lanes: place a batch, fill lanes from bays, publish with one store.
+
+Glue between the pure core (slots, bays, depth) and shared memory (lanes, log); knows no Kafka. Each
+turn of the fetcher's loop is `look` (read the lanes' cursors), `place` (a fetched batch into bays)
+and `send` (bays into lanes, one log record, one publishing store, doorbells).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from kqmp.core.batch import Chunk, Columns, Opening, Part, split_by_lane
+from kqmp.core.bays import Bay
+from kqmp.core.depth import Depth
+from kqmp.core.slots import KeyLanes
+from kqmp.ring import bell
+from kqmp.ring import words as w
+from kqmp.ring.frame import Section, encode_payload
+from kqmp.ring.lane import LaneWriter
+from kqmp.ring.log import NOTHING_HELD, DispatchWriter, Run, Touched, encode_record
+
+#: Messages that all bays together may hold before fetching is paused.
+BAY_COUNT_MAX: Final = 20_000
+#: A lane asks for more when it holds less than this part of what it may hold, so that a slow
+#: handler is fed in few large steps.
+REFILL_BELOW: Final = 0.75
+#: Longest and shortest wait for a full lane to drain.
+WAIT_MAX_S: Final = 0.05
+WAIT_MIN_S: Final = 0.0005
+
+
+class Dispatcher:
+    """All lanes of one fetcher."""
+
+    def __init__(
+        self,
+        dispatch_fd: int,
+        lane_fds: Sequence[int],
+        bell_fds: Sequence[int],
+        ordering: str,
+        ahead_s: float,
+        now_s: float,
+    ) -> None:
+        """Attach to the lanes where the last publication left them.
+
+        Args:
+            dispatch_fd: dispatch memory.
+            lane_fds: one a lane.
+            bell_fds: one a lane.
+            ordering: "key", "partition" or "unordered".
+            ahead_s: seconds of work a lane may hold.
+            now_s: monotonic.
+        """
+        self.log = DispatchWriter(dispatch_fd)
+        ends = self.log.lane_ends()
+        self._lanes = [LaneWriter(fd, *end) for fd, end in zip(lane_fds, ends, strict=True)]
+        self._bells = bell_fds
+        self._ordering = ordering
+        self._bays = [Bay() for _ in lane_fds]
+        self._depths = [Depth(ahead_s, lane.cursor, now_s) for lane in self._lanes]
+        self._slots = KeyLanes(len(lane_fds), lambda lane: self._lanes[lane].cursor)
+        self._touched: set[Opening] = set()
+        self._runs: dict[Opening, list[Run]] = {}
+        self._pending: bytes | None = None
+        self._written: set[int] = set()
+        self._now_s = now_s
+        self._ring_bytes = self._lanes[0].ring_bytes
+        #: Bytes that all bays together may hold before fetching is paused.
+        self.bay_bytes_max = 8 * self._ring_bytes
+
+    @property
+    def held_count(self) -> int:
+        """Messages in bays."""
+        return sum(bay.count for bay in self._bays)
+
+    @property
+    def over_bound(self) -> bool:
+        """Whether the bays hold more than they may: fetching must pause."""
+        held_bytes = sum(bay.byte_count for bay in self._bays)
+        return self.held_count > BAY_COUNT_MAX or held_bytes > self.bay_bytes_max
+
+    @property
+    def under_quarter(self) -> bool:
+        """Whether the bays have drained far enough for fetching to go on."""
+        held_bytes = sum(bay.byte_count for bay in self._bays)
+        return self.held_count < BAY_COUNT_MAX // 4 and held_bytes < self.bay_bytes_max // 4
+
+    @property
+    def pending(self) -> bool:
+        """Whether a record waits for room in the log; nothing may be placed meanwhile."""
+        return self._pending is not None
+
+    def look(self, now_s: float) -> None:
+        """Take note of how far the lanes' processors are."""
+        self._now_s = now_s
+        for lane, depth in zip(self._lanes, self._depths, strict=True):
+            cursor = lane.cursor
+            depth.observe(cursor, lane.end_number - cursor, now_s)
+
+    def wanted(self) -> int:
+        """Return how many more messages the lanes can take at once; 0 = fetch nothing now.
+
+        Lanes with a bay do not count: the others may go on, until the bays are half full.
+        """
+        if self._pending is not None or self.held_count > BAY_COUNT_MAX // 2:
+            return 0
+        room = 0
+        for lane, depth, bay in zip(self._lanes, self._depths, self._bays, strict=True):
+            outstanding = lane.end_number - lane.cursor
+            if not bay.count and outstanding <= REFILL_BELOW * depth.limit:
+                room += depth.limit - outstanding
+        return room
+
+    def wait_s(self) -> float:
+        """Return how long it takes until some lane wants more, within bounds."""
+        waits = [WAIT_MAX_S]
+        for lane, depth in zip(self._lanes, self._depths, strict=True):
+            surplus = lane.end_number - lane.cursor - REFILL_BELOW * depth.limit
+            waits.append(surplus * depth.seconds_each)
+        return max(WAIT_MIN_S, min(waits))
+
+    def place(self, columns: Columns, parts: list[Part], value_bytes: int) -> None:
+        """Put a batch into the bays of its lanes; `parts` are all open, offsets ascend in each.
+
+        Raises `fetched_position` of each opening.
+        """
+        count = len(columns.keys)
+        start = 0
+        for opening, size in parts:
+            start += size
+            opening.fetched_position = columns.offsets[start - 1] + 1
+            self._touched.add(opening)
+        bytes_each = value_bytes // count + 16
+        if len(self._lanes) == 1:
+            self._bays[0].append(Chunk(columns, parts, bytes_each))
+            return
+        lanes = self._choose(columns, parts, count)
+        for lane, chunk in split_by_lane(columns, parts, lanes, bytes_each):
+            self._bays[lane].append(chunk)
+
+    def _choose(self, columns: Columns, parts: list[Part], count: int) -> bytes:
+        """Return the lane of each message."""
+        numbers = [
+            lane.end_number + bay.count for lane, bay in zip(self._lanes, self._bays, strict=True)
+        ]
+        loads = [
+            depth.load_s(number - lane.cursor, self._now_s)
+            for lane, depth, number in zip(self._lanes, self._depths, numbers, strict=True)
+        ]
+        weights = [depth.seconds_each or 1e-6 for depth in self._depths]
+        if self._ordering == "unordered":
+            return self._share_out(count, loads, weights)
+        self._slots.begin_batch(loads, weights, numbers, self._now_s)
+        if self._ordering == "partition":
+            return b"".join(bytes([self._slots[p.opening.partition]]) * p.count for p in parts)
+        return bytes(map(self._slots.__getitem__, columns.keys))
+
+    @staticmethod
+    def _share_out(count: int, loads: list[float], weights: list[float]) -> bytes:
+        """Give each lane one stretch, so that all end up equally loaded."""
+        lanes = bytearray()
+        step = max(1, count // (4 * len(loads)))
+        while len(lanes) < count:
+            lane = loads.index(min(loads))
+            size = min(step, count - len(lanes))
+            lanes += bytes([lane]) * size
+            loads[lane] += size * weights[lane]
+        # Equal lanes side by side: fewer, longer parts.
+        return bytes(sorted(lanes))
+
+    def send(self) -> bool:
+        """Move what fits from bays to lanes and publish; return whether anything was published.
+
+        If the log has no room, the record stays pending and is published by a later call.
+        """
+        if self._pending is None:
+            for index in range(len(self._lanes)):
+                if self._bays[index].count:
+                    self._fill(index)
+            if not self._touched:
+                return False
+            self._pending = encode_record(self._record())
+            self._touched.clear()
+            self._runs.clear()
+        ends = [value for lane in self._lanes for value in (lane.end, lane.end_number)]
+        if not self.log.publish(self._pending, ends):
+            return False
+        self._pending = None
+        for index in self._written:
+            if self._lanes[index].sleeping:
+                bell.ring(self._bells[index])
+        self._written.clear()
+        return True
+
+    def _fill(self, index: int) -> None:
+        """Write frames to one lane until it or its bay is done."""
+        lane, bay, depth = self._lanes[index], self._bays[index], self._depths[index]
+        room = depth.limit - (lane.end_number - lane.cursor)
+        while room > 0 and (chunk := bay.peek()) is not None:
+            # A frame is at most a quarter of the ring, unless one message alone is larger.
+            limit = max(1, self._ring_bytes // 4 // chunk.bytes_each)
+            taken = bay.take(min(room, limit))
+            if taken is None:
+                return
+            if not self._write(index, taken):
+                bay.put_back(taken)
+                return
+            room -= taken.count
+
+    def _write(self, index: int, chunk: Chunk) -> bool:
+        lane = self._lanes[index]
+        columns = chunk.columns
+        stamps = None
+        if columns.timestamps is not None and columns.timestamp_types is not None:
+            stamps = (columns.timestamps, columns.timestamp_types)
+        payload = encode_payload(
+            columns.offsets, columns.keys, columns.values, stamps, columns.headers
+        )
+        sections = [Section(o.epoch, o.topic_id, o.partition, n) for o, n in chunk.parts]
+        number = lane.end_number
+        if not lane.write(sections, chunk.count, payload):
+            return False
+        self._written.add(index)
+        start = 0
+        for opening, count in chunk.parts:
+            offsets = columns.offsets[start : start + count].tobytes()
+            self._runs.setdefault(opening, []).append(Run(index, number + start, offsets))
+            start += count
+            self._touched.add(opening)
+        return True
+
+    def _record(self) -> list[Touched]:
+        """Return the log record of everything written or fetched since the last one."""
+        holding = [bay for bay in self._bays if bay.count]
+        return [
+            Touched(
+                opening.epoch,
+                opening.topic_id,
+                opening.partition,
+                opening.fetched_position,
+                min(
+                    (low for bay in holding if (low := bay.held_low(opening)) is not None),
+                    default=NOTHING_HELD,
+                ),
+                self._runs.get(opening, []),
+            )
+            for opening in self._touched
+        ]
+
+    def drop(self, openings: set[Opening]) -> int:
+        """Forget held messages of partitions that were revoked; return how many they were.
+
+        Nothing of them may be pending: publish first. What was published stays.
+        """
+        dropped = sum(bay.drop(openings) for bay in self._bays)
+        self._touched -= openings
+        if dropped:
+            self._slots.dropped(
+                [
+                    lane.end_number + bay.count
+                    for lane, bay in zip(self._lanes, self._bays, strict=True)
+                ]
+            )
+        return dropped
+
+    def count_up(self, fetched: int, fetched_bytes: int, dropped: int) -> None:
+        """Raise the shared counters after a batch."""
+        words = self.log.words
+        # SAFETY: the fetcher is the only writer of these; the coordinator shows them.
+        words[w.FETCHED_COUNT] += fetched
+        words[w.FETCHED_BYTES] += fetched_bytes
+        words[w.DROPPED_COUNT] += dropped
+        words[w.HELD_COUNT] = self.held_count
+
+    def beat(self) -> None:
+        """Show the coordinator's watchdog that the loop turns."""
+        # SAFETY: the fetcher is the only writer of its heartbeat.
+        self.log.words[w.FETCHER_HEARTBEAT] += 1

@@ -1,0 +1,140 @@
+"""Start child processes by exec, and set a child up so that it cannot outlive its coordinator.
+
+Fetchers and processors start by exec, never by fork alone: librdkafka does not survive a fork, and
+a fresh interpreter has no threads, locks or descriptors of its parent but those named here.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+from setproctitle import setproctitle
+
+from kqmp.errors import WorkerStartError
+from kqmp.roles import control
+
+_PR_SET_PDEATHSIG: Final = 1
+#: Signals a terminal or an init system sends to everyone: only the coordinator acts on them.
+_FOR_THE_COORDINATOR: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Libraries that start a thread per core unless told otherwise: N processors times N threads.
+MATH_THREADS: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+class Child:
+    """A running (or ended) child of the coordinator."""
+
+    __slots__ = ("_process", "channel", "pid", "pidfd")
+
+    def __init__(self, process: "subprocess.Popen[bytes]", channel: control.Channel) -> None:
+        """Watch `process`; `channel` is our end of its control socket."""
+        self._process = process
+        self.pid = process.pid
+        self.channel = channel
+        self.pidfd = os.pidfd_open(process.pid)
+
+    def exit_code(self) -> int | None:
+        """Reap it if it has ended: its code (negative = signal), else None."""
+        return self._process.poll()
+
+    def kill(self) -> None:
+        """SIGKILL. Harmless if it has ended."""
+        self._process.kill()
+
+    def reap(self) -> int:
+        """Wait for its end (it was killed or told to exit) and close our descriptors."""
+        code = self._process.wait()
+        self.close()
+        return code
+
+    def close(self) -> None:
+        """Close our descriptors of it."""
+        os.close(self.pidfd)
+        self.channel.close()
+
+
+def spawn(
+    module: str, spec: control.Message, fds: Iterable[int] = (), env: dict[str, str] | None = None
+) -> Child:
+    """Start `python -m module` with a control socket and hand it `spec`.
+
+    Call it from the main thread: the death signal is tied to the thread that forked. The signals
+    meant for the coordinator are blocked until the child has its own handlers, so that an early
+    Ctrl-C ends nobody half-started.
+
+    Args:
+        module: a module with a `main()`, such as `kqmp.roles.fetcher`.
+        spec: its first message.
+        fds: descriptors it inherits, under the same numbers.
+        env: its environment, ours if None.
+
+    Raises:
+        WorkerStartError: the system refuses another process or descriptor.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_COORDINATOR)
+    try:
+        ours, theirs = control.pair()
+        with theirs:
+            number = theirs.fileno()
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-P", "-m", module, str(number), str(os.getpid())],
+                pass_fds=[number, *fds],
+                stdin=subprocess.DEVNULL,
+                env=env,
+            )
+        child = Child(process, control.Channel(ours))
+    except OSError as error:
+        msg = f"cannot start a process: {error} (look at the limits `ulimit -u` and `ulimit -n`)"
+        raise WorkerStartError(msg) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    child.channel.send(spec)
+    return child
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for processors: one math thread each, unless the user set more."""
+    return {**dict.fromkeys(MATH_THREADS, "1"), **os.environ}
+
+
+def _ignore(_signal: int, _frame: object) -> None:
+    """Do nothing: unlike SIG_IGN this is not inherited by what the handler starts."""
+
+
+def become_child(argv: list[str], title: str) -> control.Channel:
+    """Set this process up as a child: death signal, signals, title. First call of its `main`.
+
+    Returns:
+        Our end of the control socket, whose number is argv[1]; argv[2] is the parent's pid.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(argv[2]):
+        # The parent died before the death signal was set.
+        os._exit(1)
+    for number in _FOR_THE_COORDINATOR:
+        signal.signal(number, _ignore)
+    # A forked child of the handler must end on TERM again, or a Pool in a handler hangs.
+    os.register_at_fork(after_in_child=_default_term)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_COORDINATOR)
+    setproctitle(title)
+    return control.Channel(control.adopt(int(argv[1])))
+
+
+def _default_term() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def first_message(channel: control.Channel, timeout_s: float = 30.0) -> control.Message:
+    """Return the spec that the parent sends right after the start; exits if there is none."""
+    messages = channel.wait(timeout_s)
+    if not messages:
+        sys.exit(1)
+    return messages[0]
