@@ -79,4 +79,3 @@ def consumer_properties(conf: KqConf, index: int) -> dict[str, object]:
     if conf.instance_id:
         properties["group.instance.id"] = f"{conf.instance_id}-{index}"
     return properties | dict(conf.kafka)
-

@@ -11,7 +11,7 @@ import logging
 from array import array
 from collections.abc import Callable, Iterable
 from itertools import groupby
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import confluent_kafka as ck
 
@@ -24,19 +24,23 @@ _END: Final = -1
 #: Bound of a synchronous request to the brokers.
 REQUEST_S: Final = 5.0
 
-_VALUE = ck.Message.value
-_KEY = ck.Message.key
-_OFFSET = ck.Message.offset
-_PARTITION = ck.Message.partition
-_ERROR = ck.Message.error
-_HEADERS = ck.Message.headers
-_TIMESTAMP = ck.Message.timestamp
+_T = TypeVar("_T")
+_Get: TypeAlias = Callable[[ck.Message], _T]
+
+# Typed for messages without an error, which have all of these.
+_VALUE: Final = cast("_Get[bytes | None]", ck.Message.value)
+_KEY: Final = cast("_Get[bytes | None]", ck.Message.key)
+_OFFSET: Final = cast("_Get[int]", ck.Message.offset)
+_PARTITION: Final = cast("_Get[int]", ck.Message.partition)
+_ERROR: Final = cast("_Get[ck.KafkaError | None]", ck.Message.error)
+_HEADERS: Final = cast("_Get[list[tuple[str, bytes | None]] | None]", ck.Message.headers)
+_TIMESTAMP: Final = cast("_Get[tuple[int, int]]", ck.Message.timestamp)
 
 #: Errors that tell the user to mend something; before the first assignment they end the engine.
 REFUSALS: Final = frozenset(
     {
-        ck.KafkaError._AUTHENTICATION,
-        ck.KafkaError._SSL,
+        ck.KafkaError._AUTHENTICATION,  # noqa: SLF001 - librdkafka's own codes are named so
+        ck.KafkaError._SSL,  # noqa: SLF001 - librdkafka's own codes are named so
         ck.KafkaError.SASL_AUTHENTICATION_FAILED,
         ck.KafkaError.GROUP_AUTHORIZATION_FAILED,
         ck.KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -63,6 +67,13 @@ class Bounds(NamedTuple):
     high: int
 
 
+def _runs(partitions: list[int]) -> list[tuple[int, int]]:
+    """Return (partition, count) of adjacent equal entries."""
+    if partitions.count(partitions[0]) == len(partitions):
+        return [(partitions[0], len(partitions))]
+    return [(partition, len(list(group))) for partition, group in groupby(partitions)]
+
+
 class Listener(Protocol):
     """Who decides in a rebalance; called inside `fetch` (or `close`), on its thread."""
 
@@ -74,6 +85,10 @@ class Listener(Protocol):
 
     def lost(self, partitions: list[int]) -> None:
         """Gone: another member may have them, no commit is allowed."""
+
+
+def _nobody(_error: ck.KafkaError | None, _taken: list[tuple[int, int]]) -> None:
+    """Hear no answer."""
 
 
 class Member:
@@ -102,7 +117,8 @@ class Member:
         #: The last error that was worth telling, for start-up and logs.
         self.last_error: ck.KafkaError | None = None
         self.refused: ck.KafkaError | None = None
-        self.on_committed: Callable[[ck.KafkaError | None, list[tuple[int, int]]], None] | None = None
+        #: Told of the answer to `commit_later`: (error, [(partition, position)] taken).
+        self.on_committed: Callable[[ck.KafkaError | None, list[tuple[int, int]]], None] = _nobody
         self._consumer = ck.Consumer(
             {**properties, "error_cb": self._error, "on_commit": self._committed}, logger=log
         )
@@ -137,16 +153,13 @@ class Member:
         return self._columns(messages)
 
     def _columns(self, messages: list[ck.Message]) -> Fetched:
-        if len(self._reading) > 1:
-            partitions = list(map(_PARTITION, messages))
-            runs = [(p, len(list(group))) for p, group in groupby(partitions)]
-            if len(runs) > 4 * len(self._reading):
-                # Many short runs: sort by partition (stable, so that offsets still ascend).
-                order = sorted(range(len(messages)), key=partitions.__getitem__)
-                messages = [messages[i] for i in order]
-                runs = [(p, len(list(g))) for p, g in groupby(sorted(partitions))]
-        else:
-            runs = [(messages[0].partition() or 0, len(messages))]
+        partitions = list(map(_PARTITION, messages))
+        runs = _runs(partitions)
+        if len(runs) > 4 * len(self._reading) + 4:
+            # Many short runs: sort by partition (stable, so that offsets still ascend).
+            order = sorted(range(len(messages)), key=lambda index: partitions[index])
+            messages = [messages[index] for index in order]
+            runs = _runs(sorted(partitions))
         stamps = types = headers = None
         if "timestamp" in self._wanted:
             pairs = list(map(_TIMESTAMP, messages))
@@ -171,10 +184,10 @@ class Member:
             if error is None:
                 good.append(message)
             elif error.code() in (
-                ck.KafkaError._AUTO_OFFSET_RESET,
+                ck.KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes are named so
                 ck.KafkaError.OFFSET_OUT_OF_RANGE,
             ):
-                self.out_of_range.append((message.partition(), message.offset()))
+                self.out_of_range.append((_PARTITION(message), _OFFSET(message)))
             else:
                 self._error(error)
         return good
@@ -261,10 +274,9 @@ class Member:
         return {p.partition: p.offset for p in answer or [] if p.error is None}
 
     def _committed(self, error: ck.KafkaError | None, parts: list[ck.TopicPartition]) -> None:
-        if self.on_committed is not None:
-            taken = [(p.partition, p.offset) for p in parts if p.error is None]
-            failed = error or next((p.error for p in parts if p.error is not None), None)
-            self.on_committed(failed, [] if error else taken)
+        taken = [(p.partition, p.offset) for p in parts if p.error is None]
+        failed = error or next((p.error for p in parts if p.error is not None), None)
+        self.on_committed(failed, [] if error else taken)
 
     def high_watermark(self, partition: int) -> int:
         """Return the end of the log as of the last fetch, or -1 if nothing was fetched yet."""
@@ -281,7 +293,7 @@ class Member:
         metadata = self._consumer.list_topics(self.topic, timeout=timeout_s).topics[self.topic]
         if metadata.error is not None and metadata.error.code() in (
             ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
-            ck.KafkaError._UNKNOWN_TOPIC,
+            ck.KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's own codes are named so
         ):
             return 0
         if metadata.error is not None:

@@ -1,4 +1,4 @@
-"""One module per kind of process, each a thin shell around `kqmp.core`; they never import each other.
+"""One module per kind of process, thin shells around `kqmp.core` that never import each other.
 
 `control` holds the messages between them and `spawn` starts them.
 """

@@ -89,7 +89,9 @@ class Assignment:
         chosen = {p: ends.low if first else ends.high for p, ends in bounds.items()}
         taken = self.member.commit_now(chosen)
         if len(taken) < len(chosen):
-            raise ck.KafkaException(ck.KafkaError(ck.KafkaError._PARTIAL))
+            raise ck.KafkaException(
+                ck.KafkaError(ck.KafkaError._PARTIAL)  # noqa: SLF001 - librdkafka's own code
+            )
         return chosen, 0 if first else sum(ends.high - ends.low for ends in bounds.values())
 
     def open(self, message: control.Opens) -> None:
@@ -111,8 +113,9 @@ class Assignment:
             self._channel.send(control.Released(self._grant, some, answered=True))
         final = self._await_final(set(claimed))
         busy = set(self.unanswered) & set(final)
+        positions = {p: position for p, (_, position) in final.items()}
         try:
-            taken = self.member.commit_now({p: pos for p, (_, pos) in final.items()}) if final else {}
+            taken = self.member.commit_now(positions) if positions else {}
         except ck.KafkaException as error:
             log.warning("final commit of %d revoked partitions failed: %s", len(final), error)
             return

@@ -24,8 +24,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """Base of all control messages."""
 
 
-class ProcessorSpec(Message, tag="processor_spec"):
-    """First word to a processor: everything it needs to know. Descriptors are inherited by number."""
+class ProcessorSpec(Message, frozen=True, gc=False, tag="processor_spec"):
+    """First word to a processor. Descriptors are inherited under the numbers given here."""
 
     name: str
     fetcher: int
@@ -45,7 +45,7 @@ class ProcessorSpec(Message, tag="processor_spec"):
     log_encoding: Literal["plain", "json"]
 
 
-class FetcherSpec(Message, tag="fetcher_spec"):
+class FetcherSpec(Message, frozen=True, gc=False, tag="fetcher_spec"):
     """First word to a fetcher."""
 
     name: str
@@ -64,7 +64,7 @@ class FetcherSpec(Message, tag="fetcher_spec"):
     log_encoding: Literal["plain", "json"]
 
 
-class ProbeSpec(Message, tag="probe_spec"):
+class ProbeSpec(Message, frozen=True, gc=False, tag="probe_spec"):
     """First word to a probe: what to import."""
 
     #: msgpack of a `HandlerRef`.
@@ -72,21 +72,21 @@ class ProbeSpec(Message, tag="probe_spec"):
     log_level: str
 
 
-class Ready(Message, tag="ready"):
+class Ready(Message, frozen=True, gc=False, tag="ready"):
     """Child -> coordinator: imported and set up (processor), connected (fetcher)."""
 
     #: Partitions of the topic (fetcher).
     topic_partitions: int = 0
 
 
-class Failed(Message, tag="failed"):
+class Failed(Message, frozen=True, gc=False, tag="failed"):
     """Child -> coordinator: it cannot go on; it exits with `exit_code` after this."""
 
     exit_code: int
     text: str
 
 
-class Probed(Message, tag="probed"):
+class Probed(Message, frozen=True, gc=False, tag="probed"):
     """Probe -> coordinator: what TARGET is. `conf` is set if it was (or returned) a Queue."""
 
     handler: bytes
@@ -95,11 +95,11 @@ class Probed(Message, tag="probed"):
     conf: bytes = b""
 
 
-class Start(Message, tag="start"):
+class Start(Message, frozen=True, gc=False, tag="start"):
     """Coordinator -> fetcher: all processors are ready, join the group."""
 
 
-class Claims(Message, tag="claims"):
+class Claims(Message, frozen=True, gc=False, tag="claims"):
     """Fetcher -> coordinator: (partition, committed position) of newly assigned partitions."""
 
     grant: int
@@ -110,15 +110,15 @@ class Claims(Message, tag="claims"):
     unread: int = 0
 
 
-class Opens(Message, tag="opens"):
+class Opens(Message, frozen=True, gc=False, tag="opens"):
     """Coordinator -> fetcher: (partition, epoch, position) to read from."""
 
     grant: int
     items: list[tuple[int, int, int]]
 
 
-class Released(Message, tag="released"):
-    """Fetcher -> coordinator: it dispatches no more of these partitions, held messages are dropped."""
+class Released(Message, frozen=True, gc=False, tag="released"):
+    """Fetcher -> coordinator: it dispatches no more of these; held messages are dropped."""
 
     grant: int
     partitions: list[int]
@@ -127,55 +127,54 @@ class Released(Message, tag="released"):
     lost: bool = False
 
 
-class Closes(Message, tag="closes"):
+class Closes(Message, frozen=True, gc=False, tag="closes"):
     """Coordinator -> fetcher: (partition, epoch, final position) of released partitions."""
 
     grant: int
     items: list[tuple[int, int, int]]
 
 
-class Commit(Message, tag="commit"):
+class Commit(Message, frozen=True, gc=False, tag="commit"):
     """Coordinator -> fetcher: (partition, epoch, position) to commit."""
 
     items: list[tuple[int, int, int]]
 
 
-class Committed(Message, tag="committed"):
+class Committed(Message, frozen=True, gc=False, tag="committed"):
     """Fetcher -> coordinator: the broker's answer to a commit. Items refused are left out."""
 
     items: list[tuple[int, int, int]]
     error: str = ""
 
 
-class Lag(Message, tag="lag"):
-    """Fetcher -> coordinator, each second: messages above the committed positions, and partitions."""
+class Lag(Message, frozen=True, gc=False, tag="lag"):
+    """Fetcher -> coordinator, each second: messages above committed positions, partitions."""
 
     lag: int
     partitions: int
 
 
-class Joined(Message, tag="joined"):
+class Joined(Message, frozen=True, gc=False, tag="joined"):
     """Fetcher -> coordinator: the group gave it an assignment (maybe an empty one)."""
 
     partitions: int
 
 
-class Stop(Message, tag="stop"):
+class Stop(Message, frozen=True, gc=False, tag="stop"):
     """Coordinator -> child: take nothing new. A fetcher dispatches what it holds."""
 
 
-class Drained(Message, tag="drained"):
+class Drained(Message, frozen=True, gc=False, tag="drained"):
     """Fetcher -> coordinator: after `Stop`, nothing is held back any more."""
 
 
-class Finish(Message, tag="finish"):
+class Finish(Message, frozen=True, gc=False, tag="finish"):
     """Coordinator -> fetcher: commit these final positions, leave the group and exit."""
 
     items: list[tuple[int, int, int]]
 
 
-
-_KINDS: Final = Union[tuple(Message.__subclasses__())]  # type: ignore[misc]  # noqa: UP007 - built
+_KINDS: Final = Union[tuple(Message.__subclasses__())]  # noqa: UP007 - built
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_KINDS).decode
 

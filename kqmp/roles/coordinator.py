@@ -19,7 +19,6 @@ from kqmp.core.batch import SPAN_MAX
 from kqmp.core.life import SESSION_TIMEOUT_MS, Claim, Closed, Opened, Partitions
 from kqmp.core.supervision import GiveUp, Role
 from kqmp.errors import ExitCode, KqmpError
-
 from kqmp.roles import control
 from kqmp.roles.tree import FetcherSlot, LaneSlot, Plan, Slot, Tree, monotonic_s
 
@@ -79,7 +78,6 @@ class Coordinator:
         self._epoch_slots: dict[int, FetcherSlot] = {}
         self._commit_s = 0.0
         self._deadline_s = 0.0
-        self._interrupts = 0
         self._busy = True
         self._commit_early = False
         #: Final positions sent and not confirmed yet: (partition, epoch) -> position.
@@ -170,10 +168,8 @@ class Coordinator:
     def _act_on_signals(self, now_s: float) -> None:
         received, self._signals = self._signals, []
         for number in received:
-            if number == signal.SIGINT:
-                self._interrupts += 1
-            if number == signal.SIGINT and (self._interrupts > 1 or self.stage is not Stage.RUNNING):
-                self._end(ExitCode.INTERRUPTED, "stopped at once by a second interrupt")
+            if number == signal.SIGINT and self.stage is not Stage.RUNNING:
+                self._end(ExitCode.INTERRUPTED, "stopped at once by a further interrupt")
                 return
             log.info("%s: draining", signal.Signals(number).name)
             self.stop(now_s)
@@ -220,9 +216,9 @@ class Coordinator:
                 case _:
                     pass
         if slot.child.channel.closed:
-            self._forget_events(slot, slot.child.channel)
+            self._forget_events(slot.child.channel)
 
-    def _forget_events(self, slot: Slot, *sources: control.Channel | int) -> None:
+    def _forget_events(self, *sources: control.Channel | int) -> None:
         for source in sources:
             if source in self._selector.get_map():
                 self._selector.unregister(source)
@@ -238,7 +234,7 @@ class Coordinator:
         """A child has ended: read its last words, plan what follows."""
         assert slot.child is not None
         self._read(slot)
-        self._forget_events(slot, slot.child.channel, slot.child.pidfd)
+        self._forget_events(slot.child.channel, slot.child.pidfd)
         slot.child.close()
         fetcher = self._fetcher_of(slot)
         if self.stage in (Stage.LEAVING, Stage.CLOSING) or (
@@ -344,7 +340,9 @@ class Coordinator:
             for record in slot.reader.read():
                 self._busy = True
                 # Runs follow each other by number on each lane, across partitions.
-                runs = [(run.lane, run.first, t.epoch, run.offsets) for t in record for run in t.runs]
+                runs = [
+                    (run.lane, run.first, t.epoch, run.offsets) for t in record for run in t.runs
+                ]
                 for lane, first, epoch, offsets in sorted(runs):
                     slot.inflight.dispatched(epoch, lane, first, offsets)
                 for touched in record:
@@ -389,7 +387,7 @@ class Coordinator:
     # ---- commits
 
     def _commit(self, now_s: float) -> None:
-        """Tell each fetcher the positions that moved, on the interval or when a span grows long."""
+        """Tell each fetcher the positions that moved: on the interval, or as a span grows long."""
         if self.stage not in (Stage.RUNNING, Stage.DRAINING):
             return
         due = now_s - self._commit_s >= self.plan.conf.commit_interval_ms / 1000
@@ -456,7 +454,7 @@ class Coordinator:
             for slot in fetcher.lanes:
                 self.tree.kill(slot)
                 if slot.child is not None:
-                    self._forget_events(slot, slot.child.channel, slot.child.pidfd)
+                    self._forget_events(slot.child.channel, slot.child.pidfd)
                     slot.child.reap()
                     slot.child = None
         self._pass(now_s)
@@ -477,7 +475,8 @@ class Coordinator:
         self._deadline_s = now_s + LEAVE_S
         if self._unconfirmed and self.exit_code is ExitCode.CLEAN:
             self.exit_code = ExitCode.DRAIN_DEADLINE
-            self.reason = f"{len(self._unconfirmed)} final positions were not committed: they repeat"
+            count = len(self._unconfirmed)
+            self.reason = f"{count} final positions were not committed: they repeat"
             log.error("%s", self.reason)
         for slot in self.tree.slots():
             if slot.child is not None and slot.role is Role.PROCESSOR:

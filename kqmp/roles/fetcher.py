@@ -166,21 +166,7 @@ class Fetcher:
         if fetched is None:
             return
         columns, count = fetched.columns, len(fetched.columns.keys)
-        parts: list[Part] = []
-        mask = bytearray()
-        start = 0
-        for partition, size in fetched.runs:
-            opening = self._assignment.openings.get(partition)
-            kept = 0
-            if opening is not None and not self._assignment.stopping:
-                low = opening.fetched_position
-                kept = size
-                if columns.offsets[start] < low:
-                    kept = sum(offset >= low for offset in columns.offsets[start : start + size])
-                if kept:
-                    parts.append(Part(opening, kept))
-            mask += b"\0" * (size - kept) + b"\1" * kept
-            start += size
+        parts, mask = self._wanted_parts(fetched)
         dropped = mask.count(0)
         if dropped:
             columns = columns.select(bytes(mask))
@@ -191,6 +177,27 @@ class Fetcher:
                 if opening.fetched_position - opening.committed_position > SPAN_MAX - 2 * BATCH:
                     self._long_span.add(opening.partition)
         self._dispatcher.count_up(count, fetched.value_bytes, dropped)
+
+    def _wanted_parts(self, fetched: Fetched) -> tuple[list[Part], bytearray]:
+        """Return the parts to place, and a mask of their messages."""
+        openings = {} if self._assignment.stopping else self._assignment.openings
+        offsets = fetched.columns.offsets
+        parts: list[Part] = []
+        mask = bytearray()
+        start = 0
+        for partition, size in fetched.runs:
+            opening = openings.get(partition)
+            kept = 0
+            if opening is not None:
+                low = opening.fetched_position
+                kept = size
+                if offsets[start] < low:
+                    kept = sum(offset >= low for offset in offsets[start : start + size])
+                if kept:
+                    parts.append(Part(opening, kept))
+            mask += b"\0" * (size - kept) + b"\1" * kept
+            start += size
+        return parts, mask
 
     def _control(self) -> None:
         """Carry out what the coordinator says."""
@@ -260,10 +267,10 @@ class Fetcher:
         if not self._joined and self._member.refused is not None:
             raise BrokerError(f"the brokers refuse us: {self._member.refused.str()}")
         self._joined = self._joined or bool(self._assignment.openings)
-        if self._assignment.stopping and not self._drained:
-            if not self._dispatcher.held_count and not self._dispatcher.pending:
-                self._drained = True
-                self._channel.send(control.Drained())
+        holds = self._dispatcher.held_count or self._dispatcher.pending
+        if self._assignment.stopping and not self._drained and not holds:
+            self._drained = True
+            self._channel.send(control.Drained())
 
     def _throttle(self) -> None:
         """Pause what is over a bound, with wide hysteresis: a pause drops what was prefetched."""

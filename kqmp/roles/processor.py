@@ -200,7 +200,7 @@ class Processor:
                 number = self._lane.cursor
                 if number < stop:
                     # `for` takes a StopIteration out of the handler for the end of the calls.
-                    raise RuntimeError("the handler raised StopIteration")  # noqa: TRY301
+                    raise RuntimeError("the handler raised StopIteration")
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - a handler may raise anything
@@ -312,7 +312,7 @@ def _prepare(spec: control.ProcessorSpec, channel: control.Channel) -> Handler:
     )
     try:
         handler.setup(context)
-    except Exception as error:  # noqa: BLE001 - a handler may raise anything
+    except Exception as error:
         text = f"setup of {handler.name} failed: {type(error).__name__}: {error}"
         log.exception("%s", text)
         _fail(channel, ExitCode.WORKER_START, text)
@@ -341,7 +341,7 @@ def main() -> None:
         processor.close()
         handler.close()
     except KqmpError as error:
-        log.error("%s", error)
+        log.exception("the lane stops")
         _fail(channel, error.exit_code, str(error))
 
 

@@ -84,7 +84,7 @@ def spawn(
         ours, theirs = control.pair()
         with theirs:
             number = theirs.fileno()
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, str(number), str(os.getpid())],
                 pass_fds=[number, *fds],
                 stdin=subprocess.DEVNULL,

@@ -232,7 +232,9 @@ class Tree:
             slot.ours = True
             slot.child.kill()
 
-    def buried(self, fetcher: FetcherSlot, slot: Slot, exit_code: int, now_s: float) -> GiveUp | None:
+    def buried(
+        self, fetcher: FetcherSlot, slot: Slot, exit_code: int, now_s: float
+    ) -> GiveUp | None:
         """Take note of a dead (and reaped) child and plan its successor.
 
         Returns:
