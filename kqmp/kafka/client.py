@@ -78,4 +78,8 @@ def consumer_properties(conf: KqConf, index: int) -> dict[str, object]:
     }
     if conf.instance_id:
         properties["group.instance.id"] = f"{conf.instance_id}-{index}"
-    return properties | dict(conf.kafka)
+    properties |= conf.kafka
+    # librdkafka's default of 3 s does not fit a session that the user set shorter.
+    session_ms = int(str(properties["session.timeout.ms"]))
+    properties.setdefault("heartbeat.interval.ms", max(1, min(3000, session_ms // 4)))
+    return properties
