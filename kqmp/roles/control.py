@@ -70,6 +70,7 @@ class ProbeSpec(Message, frozen=True, gc=False, tag="probe_spec"):
     #: msgpack of a `HandlerRef`.
     handler: bytes
     log_level: str
+    log_encoding: Literal["plain", "json"] = "plain"
 
 
 class Ready(Message, frozen=True, gc=False, tag="ready"):

@@ -1,0 +1,5 @@
+"""`python -m kqmp` is `kqmp`."""
+
+from kqmp.cli.main import main
+
+main()
