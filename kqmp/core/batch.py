@@ -4,9 +4,9 @@ Runs in the fetcher. A message is never an object here: a batch is a few lists o
 what happens to each message happens in `map`, `compress` and slices.
 """
 
-from array import array
 from collections.abc import Iterator, Sequence
 from itertools import compress
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 
@@ -57,10 +57,10 @@ class Columns(NamedTuple):
         headers: n header lists (None = the message has none), or None.
     """
 
-    offsets: "array[int]"
+    offsets: list[int]
     keys: list[bytes | None]
     values: list[bytes | None]
-    timestamps: "array[int] | None" = None
+    timestamps: list[int] | None = None
     timestamp_types: "bytes | None" = None
     headers: list[list[tuple[str, bytes | None]] | None] | None = None
 
@@ -76,29 +76,27 @@ class Columns(NamedTuple):
         )
 
     def select(self, mask: bytes) -> "Columns":
-        """Return the messages whose byte in `mask` is not 0."""
-        return Columns(
-            array("q", compress(self.offsets, mask)),
-            list(compress(self.keys, mask)),
-            list(compress(self.values, mask)),
-            None if self.timestamps is None else array("q", compress(self.timestamps, mask)),
-            None if self.timestamp_types is None else bytes(compress(self.timestamp_types, mask)),
-            None if self.headers is None else list(compress(self.headers, mask)),
-        )
+        """Return the messages whose byte in `mask` (n bytes) is not 0."""
+        count = len(mask)
+        indexes = _INDEXES if count <= len(_INDEXES) else range(count)
+        return self.pick(list(compress(indexes, mask)))
 
-    def joined(self, other: "Columns") -> "Columns":
-        """Return these messages followed by `other`'s; both have the same columns."""
+    def pick(self, indexes: list[int]) -> "Columns":
+        """Return the messages at `indexes`, in that order.
+
+        One `itemgetter` for all columns: 6 ns a message and column, whatever the number of lanes,
+        where a `compress` of each column costs 4 ns for every message that is *not* taken as well.
+        """
+        if len(indexes) < 2:
+            return self.cut(indexes[0], indexes[0] + 1) if indexes else self.cut(0, 0)
+        get = itemgetter(*indexes)
         return Columns(
-            self.offsets + other.offsets,
-            self.keys + other.keys,
-            self.values + other.values,
-            None
-            if self.timestamps is None or other.timestamps is None
-            else self.timestamps + other.timestamps,
-            None
-            if self.timestamp_types is None or other.timestamp_types is None
-            else self.timestamp_types + other.timestamp_types,
-            None if self.headers is None or other.headers is None else self.headers + other.headers,
+            list(get(self.offsets)),
+            list(get(self.keys)),
+            list(get(self.values)),
+            None if self.timestamps is None else list(get(self.timestamps)),
+            None if self.timestamp_types is None else bytes(get(self.timestamp_types)),
+            None if self.headers is None else list(get(self.headers)),
         )
 
 
@@ -142,6 +140,8 @@ class Chunk(NamedTuple):
         return Chunk(self.columns.select(bytes(mask)), kept, self.bytes_each)
 
 
+#: 0, 1, 2, ... ready made, as `range` would make each number anew.
+_INDEXES: Final = list(range(4096))
 #: translate tables: lane number -> 1, all others -> 0.
 _MASKS = [bytes(lane) + b"\1" + bytes(255 - lane) for lane in range(256)]
 
@@ -157,11 +157,17 @@ def split_by_lane(
         lanes: n lane numbers.
         bytes_each: size estimate of a message.
     """
-    used = sorted(set(lanes))
-    if len(used) == 1:
-        yield used[0], Chunk(columns, list(parts), bytes_each)
+    left = len(lanes)
+    if lanes.count(lanes[0]) == left:
+        yield lanes[0], Chunk(columns, list(parts), bytes_each)
         return
-    for lane in used:
+    lane = -1
+    while left:
+        lane += 1
+        here = lanes.count(lane)
+        if not here:
+            continue
+        left -= here
         mask = lanes.translate(_MASKS[lane])
         kept: list[Part] = []
         start = 0

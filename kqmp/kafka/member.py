@@ -8,7 +8,6 @@ the callback's thread take milliseconds) stand in ARCHITECTURE.md, "What librdka
 """
 
 import logging
-from array import array
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
@@ -164,11 +163,11 @@ class Member:
         if "timestamp" in self._wanted:
             pairs = list(map(_TIMESTAMP, messages))
             types = bytes(kind for kind, _ in pairs)
-            stamps = array("q", [ms for _, ms in pairs])
+            stamps = [ms for _, ms in pairs]
         if "headers" in self._wanted:
             headers = list(map(_HEADERS, messages))
         columns = Columns(
-            array("q", map(_OFFSET, messages)),
+            list(map(_OFFSET, messages)),
             list(map(_KEY, messages)),
             list(map(_VALUE, messages)),
             stamps,

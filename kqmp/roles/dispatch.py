@@ -216,13 +216,13 @@ class Dispatcher:
             columns.offsets, columns.keys, columns.values, stamps, columns.headers
         )
         sections = [Section(o.epoch, o.topic_id, o.partition, n) for o, n in chunk.parts]
-        number = lane.end_number
+        number, packed = lane.end_number, payload.parts[0]
         if not lane.write(sections, chunk.count, payload):
             return False
         self._written.add(index)
         start = 0
         for opening, count in chunk.parts:
-            offsets = columns.offsets[start : start + count].tobytes()
+            offsets = packed[8 * start : 8 * (start + count)]
             self._runs.setdefault(opening, []).append(Run(index, number + start, offsets))
             start += count
             self._touched.add(opening)

@@ -1,5 +1,3 @@
-from array import array
-
 import pytest
 
 from kqmp.core.batch import Chunk, Columns, Opening, Part, split_by_lane
@@ -11,12 +9,12 @@ def columns(offsets, *, full=False):
     offsets = list(offsets)
     names = [str(offset).encode() for offset in offsets]
     if not full:
-        return Columns(array("q", offsets), names, [b"v" + name for name in names])
+        return Columns(offsets, names, [b"v" + name for name in names])
     return Columns(
-        array("q", offsets),
+        offsets,
         names,
         [None if offset % 2 else b"v" for offset in offsets],
-        array("q", [offset * 1000 for offset in offsets]),
+        [offset * 1000 for offset in offsets],
         bytes(offset % 3 for offset in offsets),
         [
             None if offset % 2 else [("h", name)]
@@ -39,13 +37,14 @@ def test_an_opening_starts_at_its_position():
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_cut_select_and_join_treat_all_columns_alike(full):
+def test_cut_select_and_pick_treat_all_columns_alike(full):
     whole = columns(range(10, 16), full=full)
     assert rows(whole.cut(1, 4)) == rows(whole)[1:4]
     assert rows(whole.select(b"\1\0\0\1\0\1")) == [rows(whole)[i] for i in (0, 3, 5)]
-    assert rows(whole.cut(0, 2).joined(whole.cut(2, 6))) == rows(whole)
-    for part in (whole.cut(1, 4), whole.select(b"\1\0\0\1\0\1"), whole.cut(0, 2).joined(whole)):
-        assert isinstance(part.offsets, array)
+    for indexes in ([], [4], [5, 0, 2]):
+        assert rows(whole.pick(indexes)) == [rows(whole)[i] for i in indexes]
+    for part in (whole.cut(1, 4), whole.select(b"\1\0\0\1\0\1"), whole.pick([3])):
+        assert isinstance(part.offsets, list)
         assert [column is None for column in part] == [column is None for column in whole]
 
 
