@@ -9,7 +9,6 @@ from itertools import compress
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-
 #: Most messages (offsets) between a partition's committed position and its fetched position: what
 #: a dead engine repeats at most. Fetching of the partition pauses there; at half of it the
 #: coordinator commits early.
@@ -158,7 +157,7 @@ def split_by_lane(
         bytes_each: size estimate of a message.
     """
     left = len(lanes)
-    if lanes.count(lanes[0]) == left:
+    if left and lanes.count(lanes[0]) == left:
         yield lanes[0], Chunk(columns, list(parts), bytes_each)
         return
     lane = -1
