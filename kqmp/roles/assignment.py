@@ -51,7 +51,7 @@ class Assignment:
     def assigned(self, partitions: list[int]) -> None:
         """Claim newly assigned partitions (callback)."""
         self._grant += 1
-        self._channel.send(control.Joined(len(partitions) + len(self._claimed)))
+        self._channel.tell(control.Joined(len(partitions) + len(self._claimed)))
         if not self.stopping:
             self.unclaimed.update(dict.fromkeys(partitions, False))
             self.claim()
@@ -75,7 +75,7 @@ class Assignment:
         for partitions, reset in ((normal, False), (resets, True)):
             items = [(p, chosen.get(p, known[p] or 0)) for p in partitions]
             for some in control.in_messages(items):
-                self._channel.send(control.Claims(self._grant, some, reset, unread))
+                self._channel.tell(control.Claims(self._grant, some, reset, unread))
                 unread = 0
         self._claimed.update(dict.fromkeys(self.unclaimed, self._grant))
         self.unclaimed.clear()
@@ -110,7 +110,7 @@ class Assignment:
             return
         claimed = self._drop(partitions)
         for some in control.in_messages(claimed):
-            self._channel.send(control.Released(self._grant, some, answered=True))
+            self._channel.tell(control.Released(self._grant, some, answered=True))
         final = self._await_final(set(claimed))
         busy = set(self.unanswered) & set(final)
         positions = {p: position for p, (_, position) in final.items()}
@@ -121,14 +121,14 @@ class Assignment:
             return
         confirmed = [(p, final[p][0], pos) for p, pos in taken.items() if p not in busy]
         for items in control.in_messages(confirmed):
-            self._channel.send(control.Committed(items))
+            self._channel.tell(control.Committed(items))
 
     def lost(self, partitions: list[int]) -> None:
         """Partitions are gone; no commit is allowed (callback)."""
         claimed = self._drop(partitions)
         log.warning("lost %d partitions: the session with the group ended", len(partitions))
         for some in control.in_messages(claimed):
-            self._channel.send(control.Released(self._grant, some, answered=False, lost=True))
+            self._channel.tell(control.Released(self._grant, some, answered=False, lost=True))
 
     def out_of_range(self, partition: int, offset: int) -> None:
         """The log no longer holds the position: choose anew by `Offset`, count and say it."""
@@ -141,8 +141,10 @@ class Assignment:
             self._conf.offset,
         )
         if self._drop([partition]):
-            self._channel.send(control.Released(self._grant, [partition], answered=False))
+            self._channel.tell(control.Released(self._grant, [partition], answered=False))
         self.member.stop_reading([partition])
+        if self.stopping:
+            return
         self.unclaimed[partition] = True
         self.claim()
 

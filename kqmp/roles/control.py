@@ -7,6 +7,8 @@ never travels here; positions, claims and orders do, a few a second.
 
 import select
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from typing import Final, Literal, TypeVar, Union
 
@@ -18,6 +20,8 @@ _T = TypeVar("_T")
 ITEMS_MAX: Final = 2000
 _RECEIVE_BYTES: Final = 1 << 20
 _BUFFER_BYTES: Final = 1 << 19
+#: A reader that takes nothing for so long is frozen: it is replaced, or we end.
+SEND_S: Final = 2.0
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -199,12 +203,37 @@ class Channel:
         return self._socket.fileno()
 
     def send(self, message: Message) -> bool:
-        """Send one message; return False if the other end is gone or reads nothing (frozen)."""
-        try:
-            self._socket.send(_encode(message))
-        except (BlockingIOError, ConnectionError, BrokenPipeError):
-            return False
-        return True
+        """Send one message, waiting up to `SEND_S` while the other end reads nothing.
+
+        Returns:
+            False if it was not sent: the other end is gone, or frozen.
+        """
+        data = _encode(message)
+        deadline = time.monotonic() + SEND_S
+        while True:
+            try:
+                self._socket.send(data)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                poller = select.poll()
+                poller.register(self._socket, select.POLLOUT)
+                poller.poll(100)
+            except ConnectionError:
+                return False
+            else:
+                return True
+
+    def tell(self, message: Message) -> None:
+        """Send the coordinator a message; without it this process has no purpose and ends.
+
+        Caller: children. A claim or an answer that is lost would leave a partition hanging.
+
+        Raises:
+            SystemExit: the coordinator is gone or frozen.
+        """
+        if not self.send(message):
+            sys.exit(1)
 
     def receive(self) -> list[Message]:
         """Return the messages that are there, without waiting; sets `closed` at the end."""

@@ -183,8 +183,7 @@ class Coordinator:
         self._deadline_s = now + self.plan.conf.drain_timeout_ms / 1000
         for slot in self.tree.fetchers:
             slot.start_at_s = None
-            if slot.child is not None:
-                slot.child.channel.send(control.Stop())
+            self._tell(slot, control.Stop())
 
     def _end(self, code: ExitCode, reason: str) -> None:
         """End the engine at once."""
@@ -228,7 +227,7 @@ class Coordinator:
         ready = fetcher.ready_s is not None and all(lane.was_ever_ready for lane in fetcher.lanes)
         if ready and not fetcher.started and fetcher.child is not None:
             fetcher.started = True
-            fetcher.child.channel.send(control.Start())
+            self._tell(fetcher, control.Start())
 
     def _bury(self, slot: Slot, code: int, now_s: float) -> None:
         """A child has ended: read its last words, plan what follows."""
@@ -268,6 +267,14 @@ class Coordinator:
             self.tree.kill(slot)
             slot.heartbeat_s = now_s
 
+    def _tell(self, slot: FetcherSlot, message: control.Message) -> None:
+        """Send a fetcher a message; one that does not read is frozen and is replaced."""
+        if slot.child is None or slot.child.channel.send(message):
+            return
+        if slot.child.exit_code() is None:
+            log.error("%s does not read its orders: replacing it", slot.title)
+            slot.child.kill()
+
     # ---- words of the fetchers
 
     def _hear_fetcher(self, slot: FetcherSlot, message: control.Message) -> None:
@@ -304,8 +311,8 @@ class Coordinator:
             )
             if not drains and message.answered:
                 nothing.append((partition, 0, -1))
-        if nothing and slot.child is not None:
-            slot.child.channel.send(control.Closes(message.grant, nothing))
+        for some in control.in_messages(nothing):
+            self._tell(slot, control.Closes(message.grant, some))
 
     def _deliver(self, outputs: list[Opened] | list[Opened | Closed]) -> None:
         """Send openings and final positions to the members they are for."""
@@ -325,8 +332,8 @@ class Coordinator:
             for (member, grant), items in groups.items():
                 slot = self._slot_of(member)
                 for some in control.in_messages(items):
-                    if slot is not None and slot.child is not None:
-                        slot.child.channel.send(kind(grant, some))
+                    if slot is not None:
+                        self._tell(slot, kind(grant, some))
 
     def _slot_of(self, member: int) -> FetcherSlot | None:
         return next((slot for slot in self.tree.fetchers if slot.member == member), None)
@@ -401,8 +408,8 @@ class Coordinator:
                 continue
             items = self._positions(slot, only_moved=True)
             for some in control.in_messages(items):
-                if slot.child.channel.send(control.Commit(some)):
-                    slot.commit_sent_s = now_s
+                slot.commit_sent_s = now_s
+                self._tell(slot, control.Commit(some))
 
     def _positions(self, slot: FetcherSlot, *, only_moved: bool) -> list[tuple[int, int, int]]:
         """Return (partition, epoch, position) of what a fetcher has open."""
@@ -467,8 +474,7 @@ class Coordinator:
         for slot in self.tree.fetchers:
             items = self._positions(slot, only_moved=True)
             self._unconfirmed |= {(p, epoch): position for p, epoch, position in items}
-            if slot.child is not None:
-                slot.child.channel.send(control.Finish(items))
+            self._tell(slot, control.Finish(items))
 
     def _close_handlers(self, now_s: float) -> None:
         self.stage = Stage.CLOSING

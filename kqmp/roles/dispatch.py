@@ -73,16 +73,13 @@ class Dispatcher:
         return sum(bay.count for bay in self._bays)
 
     @property
-    def over_bound(self) -> bool:
-        """Whether the bays hold more than they may: fetching must pause."""
-        held_bytes = sum(bay.byte_count for bay in self._bays)
-        return self.held_count > BAY_COUNT_MAX or held_bytes > self.bay_bytes_max
+    def fullness(self) -> float:
+        """How full all bays together are, of their bounds in count and bytes.
 
-    @property
-    def under_quarter(self) -> bool:
-        """Whether the bays have drained far enough for fetching to go on."""
+        Above 0.5 nothing more is wanted; at 1 fetching must pause, until it is below 0.25.
+        """
         held_bytes = sum(bay.byte_count for bay in self._bays)
-        return self.held_count < BAY_COUNT_MAX // 4 and held_bytes < self.bay_bytes_max // 4
+        return max(self.held_count / BAY_COUNT_MAX, held_bytes / self.bay_bytes_max)
 
     @property
     def pending(self) -> bool:
@@ -101,7 +98,7 @@ class Dispatcher:
 
         Lanes with a bay do not count: the others may go on, until the bays are half full.
         """
-        if self._pending is not None or self.held_count > BAY_COUNT_MAX // 2:
+        if self._pending is not None or self.fullness > 0.5:
             return 0
         room = 0
         for lane, depth, bay in zip(self._lanes, self._depths, self._bays, strict=True):

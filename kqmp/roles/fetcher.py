@@ -102,7 +102,7 @@ class Fetcher:
         while (partitions := self._topic_partitions(deadline)) < 0:
             if self._stopped(self._channel.receive()):
                 return False
-        self._channel.send(control.Ready(partitions))
+        self._channel.tell(control.Ready(partitions))
         while not self._channel.closed:
             messages = self._channel.wait(1.0)
             if self._stopped(messages):
@@ -229,7 +229,7 @@ class Fetcher:
             if p in openings and openings[p].epoch == epoch
         }
         if not current:
-            self._channel.send(control.Committed([], "nothing of it is open any more"))
+            self._channel.tell(control.Committed([]))
             return
         self._assignment.unanswered = current
         try:
@@ -249,7 +249,7 @@ class Fetcher:
             items.append((partition, epoch, position))
             if opening is not None and opening.epoch == epoch:
                 opening.committed_position = max(opening.committed_position, position)
-        self._channel.send(control.Committed(items, error.str() if error else ""))
+        self._channel.tell(control.Committed(items, error.str() if error else ""))
         if self._next_commit:
             waiting, self._next_commit = self._next_commit, []
             self._commit(waiting)
@@ -270,14 +270,12 @@ class Fetcher:
         holds = self._dispatcher.held_count or self._dispatcher.pending
         if self._assignment.stopping and not self._drained and not holds:
             self._drained = True
-            self._channel.send(control.Drained())
+            self._channel.tell(control.Drained())
 
     def _throttle(self) -> None:
         """Pause what is over a bound, with wide hysteresis: a pause drops what was prefetched."""
-        if self._dispatcher.over_bound:
-            self._bays_full = True
-        elif self._bays_full and self._dispatcher.under_quarter:
-            self._bays_full = False
+        fullness = self._dispatcher.fullness
+        self._bays_full = fullness >= 1 or (self._bays_full and fullness > 0.25)
         openings = self._assignment.openings
         if not (self._bays_full or self._long_span or self._paused or self._assignment.stopping):
             return
@@ -303,7 +301,7 @@ class Fetcher:
         for partition, opening in self._assignment.openings.items():
             high = self._member.high_watermark(partition)
             lag += max(0, high - opening.committed_position)
-        self._channel.send(control.Lag(lag, len(self._assignment.openings)))
+        self._channel.tell(control.Lag(lag, len(self._assignment.openings)))
 
     def _leave(self, items: list[tuple[int, int, int]]) -> None:
         """Commit the final positions, tell what was confirmed, leave the group."""
@@ -319,7 +317,7 @@ class Fetcher:
                 continue
             done = [(p, final.pop(p)[0], pos) for p, pos in taken.items() if p in final]
             for some in control.in_messages(done):
-                self._channel.send(control.Committed(some))
+                self._channel.tell(control.Committed(some))
         self._assignment.closing = True
         self._member.close()
 
@@ -335,10 +333,10 @@ def main() -> None:
     try:
         Fetcher(spec, channel).run()
     except BrokerError as error:
-        channel.send(control.Failed(int(ExitCode.BROKER), str(error)))
+        channel.tell(control.Failed(int(ExitCode.BROKER), str(error)))
         sys.exit(int(ExitCode.BROKER))
     except ck.KafkaException as error:
-        channel.send(control.Failed(1, f"librdkafka: {error.args[0]}"))
+        channel.tell(control.Failed(1, f"librdkafka: {error.args[0]}"))
         sys.exit(1)
 
 

@@ -292,7 +292,7 @@ class Processor:
 
 
 def _fail(channel: control.Channel, code: ExitCode, text: str) -> NoReturn:
-    channel.send(control.Failed(int(code), text))
+    channel.tell(control.Failed(int(code), text))
     sys.exit(int(code))
 
 
@@ -335,7 +335,7 @@ def main() -> None:
     # Objects made so far are never garbage: keep the collector off them, but on for the handler's.
     gc.collect()
     gc.freeze()
-    channel.send(control.Ready())
+    channel.tell(control.Ready())
     try:
         processor.run()
         processor.close()
