@@ -1,0 +1,10 @@
+"""Read a consumer's configuration from YAML, JSON or TOML and from flags.
+
+Every problem is found at once and says where it is: `file:line:column`, or for TOML, which keeps no
+lines, the key's path. No password ever stands in an error or a note.
+"""
+
+from kqmp.configfile.load import Loaded, load, load_from_flags
+from kqmp.configfile.sections import SERVICE_KEYS, TOP_LEVEL
+
+__all__ = ["SERVICE_KEYS", "TOP_LEVEL", "Loaded", "load", "load_from_flags"]
