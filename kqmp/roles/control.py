@@ -68,6 +68,22 @@ class FetcherSpec(Message, frozen=True, gc=False, tag="fetcher_spec"):
     log_encoding: Literal["plain", "json"]
 
 
+class EngineSpec(Message, frozen=True, gc=False, tag="engine_spec"):
+    """First word of a `Queue` to the coordinator that it started."""
+
+    #: msgpack of a `HandlerRef`, and its name for messages.
+    handler: bytes
+    target: str
+    #: `KqConf.to_wire()`.
+    conf: bytes
+    #: Whether it may draw a status line, if its stderr is a terminal.
+    live: bool
+    #: Socket on which it hands over the read ends of its children's stderr, -1 = they inherit ours.
+    logs_fd: int
+    log_level: str
+    log_encoding: Literal["plain", "json"]
+
+
 class ProbeSpec(Message, frozen=True, gc=False, tag="probe_spec"):
     """First word to a probe: what to import."""
 
@@ -166,7 +182,30 @@ class Joined(Message, frozen=True, gc=False, tag="joined"):
 
 
 class Stop(Message, frozen=True, gc=False, tag="stop"):
-    """Coordinator -> child: take nothing new. A fetcher dispatches what it holds."""
+    """Coordinator -> child: take nothing new. A fetcher dispatches what it holds.
+
+    Program -> coordinator: drain and stop.
+    """
+
+
+class Interrupt(Message, frozen=True, gc=False, tag="interrupt"):
+    """Program -> coordinator: it has received SIGINT for the `count`-th time.
+
+    A terminal sends that signal to both of them: the larger count counts, not the sum.
+    """
+
+    count: int
+
+
+class Started(Message, frozen=True, gc=False, tag="started"):
+    """Coordinator -> program: handlers are set up, brokers answered, the group is being joined."""
+
+
+class Ended(Message, frozen=True, gc=False, tag="ended"):
+    """Coordinator -> program, its last word: exit code, and why if it is not clean."""
+
+    exit_code: int
+    text: str
 
 
 class Drained(Message, frozen=True, gc=False, tag="drained"):

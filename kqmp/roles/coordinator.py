@@ -62,7 +62,8 @@ class Coordinator:
         Args:
             plan: what to run.
             parent: socket of the program that started us; its end means drain and stop.
-            report: called after each pass with the time, to show status.
+            report: called after each pass with the time, to show status; once more, with the
+                stage `DONE`, when every child is gone and the shared memory still there.
         """
         self.plan = plan
         self.tree = Tree(plan)
@@ -78,6 +79,7 @@ class Coordinator:
         self._epoch_slots: dict[int, FetcherSlot] = {}
         self._commit_s = 0.0
         self._deadline_s = 0.0
+        self._interrupts = self._own_interrupts = 0
         self._busy = True
         self._commit_early = False
         #: Final positions sent and not confirmed yet: (partition, epoch) -> position.
@@ -98,6 +100,8 @@ class Coordinator:
             self._end(error.exit_code, str(error))
         finally:
             self.tree.kill_all()
+            if self._report is not None:
+                self._report(self, monotonic_s())
             self.tree.close()
             self._selector.close()
             undo()
@@ -143,7 +147,7 @@ class Coordinator:
         self._commit(now)
         self._advance(now)
         self._watch(now)
-        if self._report is not None:
+        if self._report is not None and self.stage is not Stage.DONE:
             self._report(self, now)
 
     def _may_start(self) -> bool:
@@ -159,20 +163,35 @@ class Coordinator:
 
     def _hear_parent(self) -> None:
         assert self._parent is not None
-        stop = any(isinstance(m, control.Stop) for m in self._parent.receive())
+        for message in self._parent.receive():
+            if isinstance(message, control.Interrupt):
+                self._interrupted(message.count)
+            elif isinstance(message, control.Stop):
+                self.stop()
         if self._parent.closed:
             self._selector.unregister(self._parent)
-        if stop or self._parent.closed:
             self.stop()
 
     def _act_on_signals(self, now_s: float) -> None:
         received, self._signals = self._signals, []
         for number in received:
-            if number == signal.SIGINT and self.stage is not Stage.RUNNING:
-                self._end(ExitCode.INTERRUPTED, "stopped at once by a further interrupt")
-                return
-            log.info("%s: draining", signal.Signals(number).name)
-            self.stop(now_s)
+            if number == signal.SIGINT:
+                self._own_interrupts += 1
+                self._interrupted(self._own_interrupts)
+            elif self.stage is Stage.RUNNING:
+                log.info("%s: draining", signal.Signals(number).name)
+                self.stop(now_s)
+
+    def _interrupted(self, count: int) -> None:
+        """SIGINT came for the `count`-th time, to us or to the program that started us."""
+        if count <= self._interrupts or self.stage is Stage.DONE:
+            return
+        self._interrupts = count
+        if count > 1 or self.stage is not Stage.RUNNING:
+            self._end(ExitCode.INTERRUPTED, "stopped at once by a further interrupt")
+        else:
+            log.info("SIGINT: draining; one more stops at once")
+            self.stop()
 
     def stop(self, now_s: float | None = None) -> None:
         """Begin to drain and stop; idempotent."""
@@ -204,7 +223,8 @@ class Coordinator:
             return
         for message in slot.child.channel.receive():
             match message:
-                case control.Ready():
+                case control.Ready(topic_partitions):
+                    self.tree.topic_partitions = topic_partitions or self.tree.topic_partitions
                     slot.ready_s = monotonic_s()
                     slot.was_ever_ready = True
                     self._start_fetching(self._fetcher_of(slot))
@@ -420,6 +440,14 @@ class Coordinator:
             if not only_moved or position > self.partitions.committed_position(partition):
                 items.append((partition, epoch, position))
         return items
+
+    def uncommitted(self) -> int:
+        """Return how many offsets are finished and not committed, as far as this engine knows."""
+        return sum(
+            position - self.partitions.committed_position(partition)
+            for slot in self.tree.fetchers
+            for partition, _, position in self._positions(slot, only_moved=True)
+        )
 
     # ---- stopping
 

@@ -118,6 +118,8 @@ class Tree:
         """Create the shared memory; no process yet."""
         self.plan = plan
         self.assigned_ever = False
+        #: Partitions of the topic, 0 = not known yet.
+        self.topic_partitions = 0
         self._members = 0
         self.fetchers = [self._fetcher_slot(index) for index in range(plan.conf.conns)]
 
