@@ -21,6 +21,9 @@ from kqmp.errors import ExitCode
 
 #: Fruitless deaths in a row of one child before the engine gives up.
 GIVE_UP_AFTER: Final = 8
+#: Messages set aside in a row, with none handled in between, before it gives up: a few bad messages
+#: side by side must not stop a service, a handler that always dies must not set aside a topic.
+SET_ASIDE_IN_A_ROW: Final = 20
 FIRST_DELAY_S: Final = 0.1
 MOST_DELAY_S: Final = 5.0
 
@@ -53,6 +56,8 @@ class Death(NamedTuple):
         first_start: no processor of this index was ready yet, this one included; for a fetcher,
             the engine has had no assignment yet.
         blamed: number of the message that was in its hands, or -1.
+        attempts: how often that message has killed its processor, this death included.
+        max_attempts: as often as that it may (`MaxAttempts`).
     """
 
     role: Role
@@ -63,6 +68,8 @@ class Death(NamedTuple):
     ours: bool
     first_start: bool
     blamed: int = -1
+    attempts: int = 0
+    max_attempts: int = 1
 
 
 class Restart(NamedTuple):
@@ -80,11 +87,14 @@ class GiveUp(NamedTuple):
 class Ladder:
     """The failures in a row of one child (role and index)."""
 
-    __slots__ = ("failures",)
+    __slots__ = ("blamed", "failures")
 
     def __init__(self) -> None:
         """Start without failures."""
+        #: Fruitless deaths that blame no message, in a row.
         self.failures = 0
+        #: Fruitless deaths that blame one, in a row.
+        self.blamed = 0
 
     def after(self, death: Death) -> Restart | GiveUp:
         """Decide what follows a death."""
@@ -93,14 +103,23 @@ class Ladder:
         if death.first_start and death.exit_code in _START_CODES:
             return GiveUp(_START_CODES[death.exit_code])
         if death.was_ready and (death.progressed or death.ready_for_s >= HEALTHY_S[death.role]):
-            self.failures = 0
+            self.failures = self.blamed = 0
             return Restart(0.0)
-        if death.role is Role.FETCHER and death.exit_code == ExitCode.BROKER:
-            return Restart(MOST_DELAY_S)
-        self.failures += 1
-        if self.failures >= GIVE_UP_AFTER:
-            return GiveUp(ExitCode.GAVE_UP)
-        return Restart(delay_s(self.failures - 1, FIRST_DELAY_S, MOST_DELAY_S))
+        return self._after_fruitless(death)
+
+    def _after_fruitless(self, death: Death) -> Restart | GiveUp:
+        """Decide what follows a death that achieved nothing."""
+        if death.blamed >= 0:
+            self.blamed += 1
+            hopeless = self.blamed >= SET_ASIDE_IN_A_ROW * death.max_attempts
+            wait_s = delay_s(death.attempts - 1, FIRST_DELAY_S, MOST_DELAY_S)
+        elif death.role is Role.FETCHER and death.exit_code == ExitCode.BROKER:
+            hopeless, wait_s = False, MOST_DELAY_S
+        else:
+            self.failures += 1
+            hopeless = self.failures >= GIVE_UP_AFTER
+            wait_s = delay_s(self.failures - 1, FIRST_DELAY_S, MOST_DELAY_S)
+        return GiveUp(ExitCode.GAVE_UP) if hopeless else Restart(wait_s)
 
 
 #: Codes with which a child says at its first start that starting it again is useless.

@@ -121,7 +121,7 @@ class Fetcher:
         try:
             count = self._member.topic_partitions(2.0)
         except ck.KafkaException as error:
-            self._member.fetch(1, 0)
+            self._member.fetch(1, 0.2)
             if self._joined:
                 return -1
             if self._member.refused is not None:

@@ -4,6 +4,7 @@ from kqmp.core.supervision import (
     GIVE_UP_AFTER,
     HEALTHY_S,
     MOST_DELAY_S,
+    SET_ASIDE_IN_A_ROW,
     Attempts,
     Death,
     GiveUp,
@@ -52,6 +53,32 @@ def test_a_fetcher_has_achieved_nothing_before_it_can_have_joined_the_group():
     short = FRUITLESS._replace(role=Role.FETCHER, ready_for_s=5.0)
     ladder = Ladder()
     assert [ladder.after(short) for _ in range(GIVE_UP_AFTER)][-1] == GiveUp(ExitCode.GAVE_UP)
+
+
+def poison(number, attempts):
+    return FRUITLESS._replace(blamed=number, attempts=attempts, max_attempts=3)
+
+
+def test_neighbouring_poison_messages_are_set_aside_one_by_one():
+    ladder = Ladder()
+    deaths = [poison(number, n) for number in range(SET_ASIDE_IN_A_ROW - 1) for n in (1, 2, 3)]
+    assert all(isinstance(ladder.after(death), Restart) for death in deaths)
+    assert [ladder.after(poison(99, n)).delay_s for n in (1, 2)] == [0.0, 0.1]
+    assert ladder.failures == 0
+
+
+def test_a_handler_that_dies_on_every_message_does_not_set_aside_a_topic():
+    ladder = Ladder()
+    deaths = [poison(number, n) for number in range(SET_ASIDE_IN_A_ROW) for n in (1, 2, 3)]
+    assert [ladder.after(death) for death in deaths][-1] == GiveUp(ExitCode.GAVE_UP)
+
+
+def test_a_handled_message_between_poison_ones_clears_the_row():
+    ladder = Ladder()
+    for number in range(5 * SET_ASIDE_IN_A_ROW):
+        for attempt in (1, 2, 3):
+            death = poison(number, attempt)._replace(progressed=attempt == 1)
+            assert isinstance(ladder.after(death), Restart)
 
 
 def test_progress_without_having_been_ready_is_none():
