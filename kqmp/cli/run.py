@@ -1,95 +1,140 @@
 """`kqmp run`: the coordinator as the process that the user sees."""
 
 import json
+import logging
+import math
 import sys
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
-import msgspec
-from setproctitle import setproctitle
 
-from kqmp.config import KqConf
-from kqmp.config.keys import KEY_BY_KQ
+from kqmp.cli import options as flags
 from kqmp.errors import ConfigError, ExitCode, KqmpError
-from kqmp.handler import parse_target
+from kqmp.handler import HandlerRef, parse_target
 from kqmp.obs import logs
 from kqmp.roles import service
 
 _EXIT_CODES = "\n".join(f"  {int(code):>3}  {code.description}" for code in ExitCode)
+_HELP = """Consume a topic with a handler on every core, until SIGTERM or Ctrl-C.
+
+TARGET is the handler as module:name, looked up in the current directory first: a function
+`consume(key, value)` or `consume(message)`, a class or an object with such a method `consume`. It
+may also be a `Queue`, or a function without parameters that returns one. Without TARGET the key
+Handler of the file names it.
+
+The file may be left out if the flags say all that is needed: --brokers, --group and --topic. Flags
+win over the file.
+
+SIGTERM or a first Ctrl-C takes nothing new, finishes what was taken, commits and leaves the group
+(DrainTimeout bounds it). A second Ctrl-C stops at once: what was unfinished will be repeated.
+"""
+_EPILOG = f"""\b
+Examples:
+  kqmp run mqs:consume -f etc/mq.yaml
+  kqmp run mqs:consume --brokers localhost:9092 --group thumbs --topic images
+  kqmp run mqs:consume -f etc/mq.yaml --set Offset=first -X fetch.error.backoff.ms=100
+
+\b
+Exit codes:
+{_EXIT_CODES}
+"""
 
 
-def _pairs(items: tuple[str, ...], flag: str) -> dict[str, str]:
-    pairs = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"{flag} {item!r}: write it as Key=Value")
-        pairs[key.strip()] = value
-    return pairs
-
-
-def _load(path: str | None, section: str | None, given: dict[str, Any]) -> tuple[KqConf, Any, Any]:
-    import yaml
-
-    document = {} if path is None else yaml.safe_load(Path(path).read_text())
-    part = document
-    if section is not None:
-        part = document[section]
-    elif document and "Brokers" not in document:
-        part = next(v for v in document.values() if isinstance(v, dict) and "Brokers" in v)
-        section = next(k for k, v in document.items() if v is part)
-    values = {KEY_BY_KQ[k.lower()].name: v for k, v in part.items() if k.lower() in KEY_BY_KQ}
-    return KqConf(**{**values, **given}), part, document
-
-
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="\b\nExit codes:\n" + _EXIT_CODES,
+@click.command(help=_HELP, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@flags.consumer_options
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="Log records below it are dropped, those of the handler too.",
 )
-@click.argument("target", required=False)
-@click.option("-f", "--file", metavar="FILE", help="YAML, JSON or TOML, by its extension.")
-@click.option("--section", metavar="KEY", help="Top-level key of FILE that holds the consumer.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set a key of the section.")
-@click.option("-X", "properties", multiple=True, metavar="PROP=VALUE", help="librdkafka property.")
-@click.option("--brokers", metavar="HOST:PORT,...", help="Short for --set Brokers=...")
-@click.option("--group", metavar="NAME", help="Short for --set Group=...")
-@click.option("--topic", metavar="NAME", help="Short for --set Topic=...")
-@click.option("--conns", metavar="N", help="Short for --set Conns=...")
-@click.option("--processors", metavar="N", help="Short for --set Processors=...")
-@click.option("--log-level", default="INFO", help="DEBUG, INFO, WARNING or ERROR.")
-@click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain")
+@click.option(
+    "--log-format",
+    type=click.Choice(["plain", "json"]),
+    default="plain",
+    show_default=True,
+    help="Log records on stderr: for people, or one JSON object a line.",
+)
 def run(
-    target: str | None,
-    file: str | None,
-    section: str | None,
-    sets: tuple[str, ...],
-    properties: tuple[str, ...],
-    log_level: str,
-    log_format: Literal["plain", "json"],
-    **flags: str | None,
+    target: str | None, log_level: str, log_format: Literal["plain", "json"], **options: Any
 ) -> None:
-    """Consume a topic with TARGET, a handler as module:name, until SIGTERM or Ctrl-C."""
-    logs.setup("coordinator", level=log_level, encoding=log_format)
+    """Run the engine in this process; the text for users is `_HELP`."""
+    logs.setup("coordinator", level=log_level.upper(), encoding=log_format)
     try:
-        given: dict[str, Any] = {k: v for k, v in flags.items() if v is not None}
-        given |= {KEY_BY_KQ[k.lower()].name: v for k, v in _pairs(sets, "--set").items()}
-        if properties:
-            given["kafka"] = _pairs(properties, "-X")
-        conf, part, document = _load(file, section, given)
-        ref = parse_target(target or conf.handler)
+        order = _order(target, flags.take(options), log_level.upper(), log_format)
+        code, _ = service.run(order, live=True)
     except KqmpError as error:
-        click.echo(f"kqmp: {error}", err=True)
-        sys.exit(int(error.exit_code))
-    setproctitle(f"kqmp: coordinator {conf.name or conf.topic}")
-    order = service.Order(
-        handler=msgspec.msgpack.encode(ref),
-        target=ref.name,
-        conf=conf,
-        section=json.dumps(part, default=str).encode(),
-        document=json.dumps(document, default=str).encode(),
+        fail(error, log_format)
+    sys.exit(int(code))
+
+
+def fail(error: KqmpError, log_format: str = "plain") -> NoReturn:
+    """Say why nothing was started, one line a problem, and exit with the error's code."""
+    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+    for problem in problems:
+        if log_format == "json":
+            logging.getLogger("kqmp").error("%s", problem)
+        else:
+            click.echo(f"error: {problem}", err=True)
+    sys.exit(int(error.exit_code))
+
+
+def _order(
+    target: str | None, given: flags.Given, log_level: str, log_format: Literal["plain", "json"]
+) -> service.Order:
+    """Put together what stands on the command line and in the file.
+
+    Raises:
+        ConfigError: the file or a flag is wrong.
+        HandlerImportError: TARGET is not written as module:name.
+    """
+    try:
+        loaded = flags.read(given)
+    except ConfigError as error:
+        if target is None or given.file is not None:
+            raise
+        # TARGET may be a Queue, which brings its configuration along.
+        return service.Order(
+            ref=parse_target(target),
+            conf=None,
+            missing=error.problems,
+            changes=flags.changes(given),
+            log_level=log_level,
+            log_encoding=log_format,
+        )
+    section = loaded.document.get(loaded.section, {}) if loaded.section else loaded.document
+    return service.Order(
+        ref=_ref(target, loaded.conf.handler, given),
+        conf=loaded.conf,
+        section=_json(section),
+        document=_json(loaded.document),
+        notes=tuple(loaded.notes),
         log_level=log_level,
         log_encoding=log_format,
     )
-    code, _ = service.run(order)
-    sys.exit(int(code))
+
+
+def _ref(target: str | None, handler: str, given: flags.Given) -> HandlerRef:
+    if not target and not handler:
+        where = f" or as Handler in {given.file}" if given.file else ""
+        msg = f"no handler: name it as TARGET, such as mqs:consume,{where or ' after kqmp run'}"
+        raise ConfigError(msg)
+    return parse_target(target or handler)
+
+
+def _json(parsed: object) -> bytes:
+    """Write part of a parsed file for the handlers' context."""
+    return json.dumps(_jsonable(parsed)).encode()
+
+
+def _jsonable(value: object) -> object:
+    """Return `value` in JSON's types: keys as text, dates and what is no number as text."""
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(item) for item in value]
+    is_plain = value is None or isinstance(value, str | bool | int)
+    if is_plain or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)

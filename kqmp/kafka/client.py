@@ -7,22 +7,15 @@ what a user sets there is laid over the defaults here without a further look.
 from typing import Final
 
 from kqmp.config import KqConf
+from kqmp.config.memory import prefetch_bytes
 from kqmp.core.life import SESSION_TIMEOUT_MS
 
-#: librdkafka's prefetch queue may hold this much, or two full fetches if they are larger.
-QUEUED_BYTES_MIN: Final = 16 << 20
 #: A fetch waits this long when a partition's queue is full. librdkafka's default of a second costs
 #: a factor of 7 in throughput.
 FETCH_BACKOFF_MS: Final = 2
 #: Least `receive.message.max.bytes`: a single larger message still comes.
 RECEIVE_BYTES_MIN: Final = 256 << 20
 _INT32_MAX: Final = 2_147_483_647
-
-
-def queued_bytes(conf: KqConf) -> int:
-    """Return the bytes librdkafka may prefetch in one fetcher, for the memory sum."""
-    wanted = max(QUEUED_BYTES_MIN, 2 * conf.max_bytes)
-    return int(conf.kafka.get("queued.max.messages.kbytes", wanted // 1024)) * 1024
 
 
 def security_properties(conf: KqConf) -> dict[str, object]:
@@ -73,7 +66,7 @@ def consumer_properties(conf: KqConf, index: int) -> dict[str, object]:
         "max.partition.fetch.bytes": conf.max_bytes,
         "receive.message.max.bytes": min(_INT32_MAX, max(RECEIVE_BYTES_MIN, 2 * conf.max_bytes)),
         "queued.min.messages": min(10_000_000, conf.consumers * conf.queue_capacity),
-        "queued.max.messages.kbytes": queued_bytes(conf) // 1024,
+        "queued.max.messages.kbytes": prefetch_bytes(conf) // 1024,
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
     }
     if conf.instance_id:

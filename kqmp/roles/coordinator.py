@@ -20,6 +20,7 @@ from kqmp.core.life import SESSION_TIMEOUT_MS, Claim, Closed, Opened, Partitions
 from kqmp.core.supervision import GiveUp, Role
 from kqmp.errors import ExitCode, KqmpError
 from kqmp.roles import control
+from kqmp.roles.spawn import Stderr
 from kqmp.roles.tree import FetcherSlot, LaneSlot, Plan, Slot, Tree, monotonic_s
 
 #: Time between passes while messages flow, and while nothing happens.
@@ -56,6 +57,7 @@ class Coordinator:
         plan: Plan,
         parent: control.Channel | None = None,
         report: Callable[["Coordinator", float], None] | None = None,
+        stderr: Stderr | None = None,
     ) -> None:
         """Create the shared memory.
 
@@ -64,9 +66,10 @@ class Coordinator:
             parent: socket of the program that started us; its end means drain and stop.
             report: called after each pass with the time, to show status; once more, with the
                 stage `DONE`, when every child is gone and the shared memory still there.
+            stderr: gives each child its stderr; None = they inherit ours.
         """
         self.plan = plan
-        self.tree = Tree(plan)
+        self.tree = Tree(plan, stderr)
         self.partitions = Partitions()
         self.stage = Stage.RUNNING
         self.exit_code = ExitCode.CLEAN
@@ -300,7 +303,7 @@ class Coordinator:
     def _hear_fetcher(self, slot: FetcherSlot, message: control.Message) -> None:
         match message:
             case control.Joined():
-                self.tree.assigned_ever = slot.had_assignment = True
+                self.tree.assigned_ever = True
             case control.Claims(grant, items, reset, unread):
                 self.notes_unread += unread
                 claims = [Claim(slot.member, grant, p, committed, reset) for p, committed in items]

@@ -8,6 +8,7 @@ and `send` (bays into lanes, one log record, one publishing store, doorbells).
 from collections.abc import Sequence
 from typing import Final
 
+from kqmp.config.memory import RINGS_IN_BAYS
 from kqmp.core.batch import Chunk, Columns, Opening, Part, split_by_lane
 from kqmp.core.bays import Bay
 from kqmp.core.depth import Depth
@@ -65,7 +66,7 @@ class Dispatcher:
         self._now_s = now_s
         self._ring_bytes = self._lanes[0].ring_bytes
         #: Bytes that all bays together may hold before fetching is paused.
-        self.bay_bytes_max = 8 * self._ring_bytes
+        self.bay_bytes_max = RINGS_IN_BAYS * self._ring_bytes
 
     @property
     def held_count(self) -> int:

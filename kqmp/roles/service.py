@@ -5,6 +5,7 @@ the handler or librdkafka.
 """
 
 import logging
+import os
 import select
 import signal
 import time
@@ -13,18 +14,26 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 import msgspec
+from setproctitle import setproctitle
 
 from kqmp.config import KqConf
-from kqmp.errors import ConfigError, ExitCode, HandlerImportError, KqmpError
-from kqmp.roles import control
+from kqmp.errors import ConfigError, ExitCode, HandlerImportError
+from kqmp.handler.refs import HandlerRef
+from kqmp.obs.output import OutputWatch
+from kqmp.obs.status import LiveLine
+from kqmp.ring.words import require_supported_machine
+from kqmp.roles import banner, control
 from kqmp.roles.coordinator import Coordinator
-from kqmp.roles.spawn import Child, child_environment, spawn
+from kqmp.roles.reporter import Reporter
+from kqmp.roles.spawn import FOR_THE_COORDINATOR, Child, Stderr, child_environment, spawn
 from kqmp.roles.tree import Plan
 
 #: How long the probe may take: it says by itself where it hangs a second before.
 PROBE_S: Final = 60.0
-#: A probe that has answered gets this long to end by itself.
+#: A probe that has answered, or closed its socket, gets this long to end by itself.
 PROBE_END_S: Final = 1.0
+#: How often it is looked whether anybody still reads our output.
+OUTPUT_S: Final = 0.5
 
 log = logging.getLogger("kqmp.coordinator")
 
@@ -32,14 +41,12 @@ log = logging.getLogger("kqmp.coordinator")
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine is asked to run."""
 
-    #: msgpack of a `HandlerRef`, and its text for messages.
-    handler: bytes
-    target: str
+    ref: HandlerRef
     #: None: the handler must turn out to be a `Queue`, which brings its own.
     conf: KqConf | None
-    #: What the probe's configuration lacks if `conf` is None and TARGET is no `Queue`.
+    #: What is wrong with the configuration if `conf` is None and the handler is no `Queue`.
     missing: tuple[str, ...] = ()
-    #: Fields to change in the configuration of a `Queue`.
+    #: Fields to change in the configuration of a `Queue`; `kafka` is added to it.
     changes: dict[str, object] = {}
     #: JSON of the section and of the whole parsed file.
     section: bytes = b"{}"
@@ -50,66 +57,113 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     log_encoding: Literal["plain", "json"] = "plain"
 
 
-def run(order: Order, parent: control.Channel | None = None) -> tuple[ExitCode, str]:
-    """Run an engine until it is stopped or ends; call it from the main thread.
+def run(
+    order: Order,
+    parent: control.Channel | None = None,
+    *,
+    live: bool = False,
+    stderr: Stderr | None = None,
+) -> tuple[ExitCode, str]:
+    """Run an engine until it is stopped or ends. Call it from the main thread.
 
     Args:
         order: what to run.
-        parent: socket of the program that started this process, if one did.
+        parent: socket of the program that started this process; None if a user did.
+        live: draw a status line if stderr is a terminal.
+        stderr: gives each child its stderr; None = they inherit ours.
 
     Returns:
         The exit code and, if it is not clean, the reason, which was logged.
+
+    Raises:
+        KqmpError: nothing could be started, and nothing of it was logged.
     """
+    require_supported_machine()
+    name = "" if order.conf is None else f" {order.conf.name}"
+    setproctitle(f"kqmp: coordinator{name}")
     try:
         with _stopped_early():
-            plan = _plan(order, _probe(order))
-            coordinator = Coordinator(plan, parent)
+            plan = _plan(order, _probe(order, parent, stderr))
+            setproctitle(f"kqmp: coordinator {plan.name}")
+            for line in banner.lines(plan.conf, plan.handler_name, order.notes):
+                log.info("%s", line)
+            status = LiveLine(2 if live else -1, os.environ)
+            report = _Report(Reporter(plan, status, parent), OutputWatch(() if parent else (1, 2)))
+            coordinator = Coordinator(plan, parent, report, stderr)
     except _Stopped as stopped:
-        code = ExitCode.INTERRUPTED if stopped.number == signal.SIGINT else ExitCode.CLEAN
-        return code, "stopped before the start"
-    except KqmpError as error:
-        log.error("%s", error)
-        return error.exit_code, str(error)
-    code = coordinator.run()
+        return _early_end(stopped)
+    try:
+        code = coordinator.run()
+    finally:
+        status.hide()
     return code, coordinator.reason
 
 
+class _Report:
+    """The coordinator's `report`: what the user sees, and whether anybody still looks."""
+
+    def __init__(self, reporter: Reporter, output: OutputWatch) -> None:
+        self._reporter = reporter
+        self._output = output
+        self._looked_s = 0.0
+
+    def __call__(self, coordinator: Coordinator, now_s: float) -> None:
+        self._reporter(coordinator, now_s)
+        if now_s - self._looked_s >= OUTPUT_S:
+            self._looked_s = now_s
+            if self._output.is_gone():
+                log.info("nobody reads the output any more: draining")
+                coordinator.stop()
+
+
 class _Stopped(BaseException):
-    """A signal came before the coordinator ran."""
+    """We are told to stop before the coordinator runs."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
 
+def _early_end(stopped: _Stopped) -> tuple[ExitCode, str]:
+    # Nothing was taken, so that nothing is left to finish.
+    if stopped.number == signal.SIGINT:
+        return ExitCode.INTERRUPTED, "interrupted before the start"
+    return ExitCode.CLEAN, ""
+
+
 @contextmanager
 def _stopped_early() -> Iterator[None]:
-    """Have a signal that means stop raise `_Stopped`."""
+    """Have a signal that means stop raise `_Stopped`, also one that waits blocked."""
 
     def raise_it(number: int, _frame: object) -> None:
         raise _Stopped(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, raise_it) for number in numbers}
+    before = {number: signal.signal(number, raise_it) for number in FOR_THE_COORDINATOR}
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_COORDINATOR)
         yield
     finally:
+        # One that comes now finds the coordinator's handlers, or ends us before there is one.
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _probe(order: Order) -> control.Probed:
+def _probe(order: Order, parent: control.Channel | None, stderr: Stderr | None) -> control.Probed:
     """Have a short-lived process import the handler.
 
     Raises:
         HandlerImportError: it cannot be imported or used, or importing it takes too long.
     """
-    spec = control.ProbeSpec(order.handler, order.log_level, order.log_encoding)
-    child = spawn("kqmp.roles.probe", spec, env=child_environment())
+    packed = msgspec.msgpack.encode(order.ref)
+    spec = control.ProbeSpec(packed, order.log_level, order.log_encoding)
+    child = spawn("kqmp.roles.probe", spec, env=child_environment(), stderr=stderr)
     try:
-        answer = _answer(child)
+        answer = _answer(child, parent)
+        _wait(PROBE_END_S, child.pidfd)
     finally:
-        _end(child)
+        child.kill()
+        child.reap()
+    name = order.ref.name
     match answer:
         case control.Probed():
             return answer
@@ -117,41 +171,52 @@ def _probe(order: Order) -> control.Probed:
             raise HandlerImportError(text)
         case None:
             msg = (
-                f"handler {order.target}: importing it took more than {PROBE_S:.0f} s; what it was"
-                " doing stands above. Load what is slow in setup(context), which has no such limit"
+                f"handler {name}: importing it took more than {PROBE_S:.0f} s; what it was doing"
+                " then stands above. Load what is slow in setup(context), which has no such limit"
             )
             raise HandlerImportError(msg)
         case int(code):
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            msg = f"handler {order.target}: importing it ended the process ({how})"
+            msg = f"handler {name}: importing it ended the process that did so ({how})"
             raise HandlerImportError(msg)
 
 
-def _answer(child: Child) -> control.Probed | control.Failed | int | None:
+def _answer(
+    child: Child, parent: control.Channel | None
+) -> control.Probed | control.Failed | int | None:
     """Return the probe's word, its exit code if it ended without one, None if time is up."""
     deadline = time.monotonic() + PROBE_S
     while (left := deadline - time.monotonic()) > 0:
-        for message in child.channel.wait(min(left, 0.5)):
+        _wait(min(left, 0.5), child.channel.fileno(), *([parent.fileno()] if parent else []))
+        if parent is not None:
+            _heed(parent)
+        for message in child.channel.receive():
             if isinstance(message, control.Probed | control.Failed):
                 return message
         if child.channel.closed:
-            _wait(child, PROBE_END_S)
-        code = child.exit_code()
-        if code is not None:
-            return code
+            _wait(PROBE_END_S, child.pidfd)
+            code = child.exit_code()
+            return -int(signal.SIGKILL) if code is None else code
     return None
 
 
-def _wait(child: Child, timeout_s: float) -> None:
+def _heed(parent: control.Channel) -> None:
+    """Stop if the program says so, or is gone."""
+    for message in parent.receive():
+        if isinstance(message, control.Interrupt):
+            raise _Stopped(signal.SIGINT)
+        if isinstance(message, control.Stop):
+            raise _Stopped(signal.SIGTERM)
+    if parent.closed:
+        raise _Stopped(signal.SIGHUP)
+
+
+def _wait(timeout_s: float, *fds: int) -> None:
+    """Wait until one of `fds` can be read, at most so long."""
     poller = select.poll()
-    poller.register(child.pidfd, select.POLLIN)
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
     poller.poll(timeout_s * 1000)
-
-
-def _end(child: Child) -> None:
-    _wait(child, PROBE_END_S if child.channel.closed else 0.2)
-    child.kill()
-    child.reap()
 
 
 def _plan(order: Order, probed: control.Probed) -> Plan:
@@ -161,14 +226,13 @@ def _plan(order: Order, probed: control.Probed) -> Plan:
         ConfigError: there is no configuration, or there are two.
     """
     conf = order.conf
-    if conf is None and not probed.conf:
-        raise ConfigError(*order.missing)
+    if probed.conf and conf is not None:
+        msg = f"{order.ref.name} is a Queue, which has its own configuration: leave -f FILE out"
+        raise ConfigError(msg)
     if probed.conf:
-        if conf is not None:
-            msg = f"handler {order.target} is a Queue with its own configuration: leave the file out"
-            raise ConfigError(msg)
-        conf = KqConf.from_wire(probed.conf).replace(**order.changes)
-    assert conf is not None
+        conf = _changed(KqConf.from_wire(probed.conf), order.changes)
+    if conf is None:
+        raise ConfigError(*order.missing)
     return Plan(
         conf=conf,
         handler=probed.handler,
@@ -179,3 +243,10 @@ def _plan(order: Order, probed: control.Probed) -> Plan:
         log_level=order.log_level,
         log_encoding=order.log_encoding,
     )
+
+
+def _changed(conf: KqConf, changes: dict[str, object]) -> KqConf:
+    kafka = changes.get("kafka")
+    if isinstance(kafka, dict):
+        changes = {**changes, "kafka": {**conf.kafka, **kafka}}
+    return conf.replace(**changes)

@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Final
 
 from setproctitle import setproctitle
@@ -17,9 +18,19 @@ from setproctitle import setproctitle
 from kqmp.errors import WorkerStartError
 from kqmp.roles import control
 
+#: Makes a descriptor that becomes a child's stderr; whoever starts the child closes it.
+Stderr = Callable[[], int]
+
 _PR_SET_PDEATHSIG: Final = 1
+#: What a child runs. Not `-m`: a program that runs kqmp from its source directory need not have
+#: installed it, nor put it on PYTHONPATH, for its children to find it.
+_BOOT: Final = (
+    "import importlib, sys; root, module = sys.argv[1:3]; del sys.argv[1:3]; sys.path.append(root);"
+    " importlib.import_module(module).main()"
+)
+_ROOT: Final = str(Path(__file__).parents[2])
 #: Signals a terminal or an init system sends to everyone: only the coordinator acts on them.
-_FOR_THE_COORDINATOR: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FOR_THE_COORDINATOR: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Libraries that start a thread per core unless told otherwise: N processors times N threads.
 MATH_THREADS: Final = (
     "OMP_NUM_THREADS",
@@ -62,9 +73,13 @@ class Child:
 
 
 def spawn(
-    module: str, spec: control.Message, fds: Iterable[int] = (), env: dict[str, str] | None = None
+    module: str,
+    spec: control.Message,
+    fds: Iterable[int] = (),
+    env: dict[str, str] | None = None,
+    stderr: Stderr | None = None,
 ) -> Child:
-    """Start `python -m module` with a control socket and hand it `spec`.
+    """Start `main()` of a module as a process, with a control socket, and hand it `spec`.
 
     Call it from the main thread: the death signal is tied to the thread that forked. The signals
     meant for the coordinator are blocked until the child has its own handlers, so that an early
@@ -75,19 +90,23 @@ def spawn(
         spec: its first message.
         fds: descriptors it inherits, under the same numbers.
         env: its environment, ours if None.
+        stderr: gives it its stderr; None = it inherits ours.
 
     Raises:
         WorkerStartError: the system refuses another process or descriptor.
     """
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_COORDINATOR)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_COORDINATOR)
+    error_fd = None
     try:
+        error_fd = None if stderr is None else stderr()
         ours, theirs = control.pair()
         with theirs:
             number = theirs.fileno()
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(number), str(os.getpid())],
+                [sys.executable, "-P", "-c", _BOOT, _ROOT, module, str(number), str(os.getpid())],
                 pass_fds=[number, *fds],
                 stdin=subprocess.DEVNULL,
+                stderr=error_fd,
                 env=env,
             )
         child = Child(process, control.Channel(ours))
@@ -95,6 +114,8 @@ def spawn(
         msg = f"cannot start a process: {error} (look at the limits `ulimit -u` and `ulimit -n`)"
         raise WorkerStartError(msg) from error
     finally:
+        if error_fd is not None:
+            os.close(error_fd)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     child.channel.send(spec)
     return child
@@ -119,11 +140,11 @@ def become_child(argv: list[str], title: str) -> control.Channel:
     if os.getppid() != int(argv[2]):
         # The parent died before the death signal was set.
         os._exit(1)
-    for number in _FOR_THE_COORDINATOR:
+    for number in FOR_THE_COORDINATOR:
         signal.signal(number, _ignore)
     # A forked child of the handler must end on TERM again, or a Pool in a handler hangs.
     os.register_at_fork(after_in_child=_default_term)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_COORDINATOR)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_COORDINATOR)
     setproctitle(title)
     return control.Channel(control.adopt(int(argv[1])))
 

@@ -9,18 +9,16 @@ import logging
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 from kqmp.config import KqConf
+from kqmp.config.memory import LOG_BYTES
 from kqmp.core.inflight import Inflight, LaneState
 from kqmp.core.supervision import Attempts, Death, GiveUp, Ladder, Role, blamed_message
 from kqmp.ring import bell, lane, log
 from kqmp.ring import words as w
 from kqmp.roles import control
-from kqmp.roles.spawn import Child, child_environment, spawn
-
-#: Bytes of a fetcher's dispatch log: half a second of the fastest dispatch ever measured.
-LOG_BYTES: Final = 4 << 20
+from kqmp.roles.spawn import Child, Stderr, child_environment, spawn
 
 logger = logging.getLogger("kqmp.coordinator")
 
@@ -78,7 +76,13 @@ class LaneSlot(Slot):
     skip: dict[int, int] = field(default_factory=dict)
     #: Epochs whose close waits for the death of this lane's processor.
     forced: set[int] = field(default_factory=set)
-    cursor_at_start: int = 0
+    #: Messages that the handlers of this lane had returned for when the current child started.
+    done_at_start: int = 0
+
+    def done(self) -> int:
+        """Return the messages that were handled or passed over, not set aside nor skipped."""
+        counters = self.memory.counters()
+        return self.memory.cursor - counters["set_aside"] - counters["skipped"]
 
     def state(self) -> LaneState:
         """Read cursor and open table, in this order."""
@@ -98,8 +102,8 @@ class FetcherSlot(Slot):
     #: Engine-wide number of the process in it.
     member: int = 0
     started: bool = False
-    had_assignment: bool = False
     commit_sent_s: float | None = None
+    dispatched_at_start: int = 0
     drained: bool = False
     lag: int = 0
     partitions: int = 0
@@ -114,9 +118,15 @@ class FetcherSlot(Slot):
 class Tree:
     """All children of one engine."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Create the shared memory; no process yet."""
+    def __init__(self, plan: Plan, stderr: Stderr | None = None) -> None:
+        """Create the shared memory; no process yet.
+
+        Args:
+            plan: what to run.
+            stderr: gives each child its stderr; None = they inherit ours.
+        """
         self.plan = plan
+        self._stderr = stderr
         self.assigned_ever = False
         #: Partitions of the topic, 0 = not known yet.
         self.topic_partitions = 0
@@ -196,15 +206,17 @@ class Tree:
             log_encoding=plan.log_encoding,
         )
         fds = [slot.fd, fetcher.dispatch_fd, slot.bell_fd]
-        slot.cursor_at_start = cursor
-        self._started(slot, spawn("kqmp.roles.processor", spec, fds, child_environment()))
+        slot.done_at_start = slot.done()
+        env = child_environment()
+        self._started(slot, spawn("kqmp.roles.processor", spec, fds, env, self._stderr))
 
     def _start_fetcher(self, slot: FetcherSlot) -> None:
         plan = self.plan
         self._members += 1
         slot.member = self._members
-        slot.started = slot.had_assignment = slot.drained = False
+        slot.started = slot.drained = False
         slot.commit_sent_s = None
+        slot.dispatched_at_start = slot.reader.words[w.DISPATCHED]
         spec = control.FetcherSpec(
             name=plan.name,
             index=slot.index,
@@ -219,7 +231,7 @@ class Tree:
             log_encoding=plan.log_encoding,
         )
         fds = [slot.dispatch_fd, *spec.lane_fds, *spec.bell_fds]
-        self._started(slot, spawn("kqmp.roles.fetcher", spec, fds))
+        self._started(slot, spawn("kqmp.roles.fetcher", spec, fds, stderr=self._stderr))
 
     @staticmethod
     def _started(slot: Slot, child: Child) -> None:
@@ -242,20 +254,15 @@ class Tree:
         Returns:
             The decision to give up, or None.
         """
-        blamed = -1
-        progressed = isinstance(slot, FetcherSlot) and slot.had_assignment
+        attempts = 0
         if isinstance(slot, LaneSlot):
-            cursor = slot.memory.cursor
-            progressed = cursor > slot.cursor_at_start
-            end = fetcher.reader.end_numbers()[slot.index]
-            blamed = blamed_message(
-                in_frame=slot.memory.in_frame, cursor=cursor, end_number=end, ours=slot.ours
-            )
-            slot.skip |= dict.fromkeys(slot.forced, end)
-            slot.forced.clear()
-            if blamed >= 0:
-                deaths = slot.attempts.blame(blamed)
-                progressed = progressed or deaths >= self.plan.conf.max_attempts
+            blamed, attempts = self._blame(fetcher, slot)
+            progressed = slot.done() > slot.done_at_start
+            first_start = not slot.was_ever_ready
+        else:
+            blamed = -1
+            progressed = fetcher.reader.words[w.DISPATCHED] > fetcher.dispatched_at_start
+            first_start = not self.assigned_ever
         death = Death(
             role=slot.role,
             exit_code=exit_code,
@@ -263,8 +270,10 @@ class Tree:
             ready_for_s=0.0 if slot.ready_s is None else now_s - slot.ready_s,
             progressed=progressed,
             ours=slot.ours,
-            first_start=not slot.was_ever_ready,
+            first_start=first_start,
             blamed=blamed,
+            attempts=attempts,
+            max_attempts=self.plan.conf.max_attempts,
         )
         slot.child = None
         after = slot.ladder.after(death)
@@ -279,6 +288,20 @@ class Tree:
             f"in {after.delay_s:.1f} s" if after.delay_s else "now",
         )
         return None
+
+    @staticmethod
+    def _blame(fetcher: FetcherSlot, slot: LaneSlot) -> tuple[int, int]:
+        """Return the message in a dead processor's hands (-1: none) and its deaths so far."""
+        end = fetcher.reader.end_numbers()[slot.index]
+        slot.skip |= dict.fromkeys(slot.forced, end)
+        slot.forced.clear()
+        blamed = blamed_message(
+            in_frame=slot.memory.in_frame,
+            cursor=slot.memory.cursor,
+            end_number=end,
+            ours=slot.ours,
+        )
+        return blamed, slot.attempts.blame(blamed) if blamed >= 0 else 0
 
     def kill_all(self) -> None:
         """Kill and reap every child."""

@@ -1,0 +1,135 @@
+"""The flags by which a consumer is named, for all commands that take one, and what they say."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from kqmp.config.keys import KEY, KEY_BY_KQ
+from kqmp.configfile import TOP_LEVEL, Loaded, load, load_from_flags
+from kqmp.errors import ConfigError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+#: Flags of their own, by the keys' names in Python.
+SHORTCUTS = {
+    "brokers": "HOST:PORT,...",
+    "group": "NAME",
+    "topic": "NAME",
+    "conns": "N",
+    "processors": "N",
+}
+
+
+class Given(NamedTuple):
+    """What stands on the command line, read by nobody yet."""
+
+    file: str | None
+    section: str | None
+    sets: tuple[str, ...]
+    properties: tuple[str, ...]
+    shortcuts: Mapping[str, str]
+
+
+def consumer_options(command: _Command) -> _Command:
+    """Add TARGET and the flags of `Given` to a click command; `take` picks them up again."""
+    for name, metavar in reversed(SHORTCUTS.items()):
+        key = KEY[name]
+        text = f"Short for --set {key.kq}=...: {key.meaning}."
+        command = click.option(f"--{name}", metavar=metavar, help=text)(command)
+    for decorate in (
+        click.option(
+            "-X",
+            "properties",
+            multiple=True,
+            metavar="PROP=VALUE",
+            help="A raw librdkafka property, as under Kafka: in FILE. May be repeated.",
+        ),
+        click.option(
+            "--set",
+            "sets",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set a key of the section, such as --set Offset=first. May be repeated.",
+        ),
+        click.option(
+            "--section",
+            metavar="KEY",
+            help=(
+                f"Top-level key of FILE under which the consumer stands; {TOP_LEVEL!r} is the top"
+                " level. Without it: the only section that looks like a consumer."
+            ),
+        ),
+        click.option("-f", "--file", metavar="FILE", help="A .yaml, .yml, .json or .toml file."),
+        click.argument("target", required=False, metavar="[TARGET]"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def take(options: dict[str, Any]) -> Given:
+    """Take the flags of `Given` out of what click hands to a command."""
+    shortcuts = {name: options.pop(name) for name in SHORTCUTS}
+    return Given(
+        file=options.pop("file"),
+        section=options.pop("section"),
+        sets=options.pop("sets"),
+        properties=options.pop("properties"),
+        shortcuts={name: text for name, text in shortcuts.items() if text is not None},
+    )
+
+
+def read(given: Given) -> Loaded:
+    """Read file and flags.
+
+    Raises:
+        ConfigError: with all problems at once.
+    """
+    overrides, kafka = _pairs(given.sets, "--set"), _pairs(given.properties, "-X")
+    if given.file is None:
+        if given.section is not None:
+            raise ConfigError(f"--section {given.section}: there is no file; add -f FILE")
+        return load_from_flags(overrides, kafka, given.shortcuts)
+    return load(
+        given.file,
+        given.section,
+        overrides=overrides,
+        kafka_overrides=kafka,
+        shortcuts=given.shortcuts,
+    )
+
+
+def changes(given: Given) -> dict[str, Any]:
+    """Return what the flags set, by the names in Python, for the configuration of a `Queue`.
+
+    Raises:
+        ConfigError: a key is unknown.
+    """
+    found: dict[str, Any] = {}
+    unknown = []
+    for name, value in _pairs(given.sets, "--set").items():
+        key = KEY_BY_KQ.get(name.lower()) or KEY.get(name.lower())
+        if key is None:
+            unknown.append(f"--set {name}: unknown key")
+        else:
+            found[key.name] = value
+    if unknown:
+        raise ConfigError(*unknown)
+    kafka = _pairs(given.properties, "-X")
+    return {**found, **given.shortcuts, **({"kafka": kafka} if kafka else {})}
+
+
+def _pairs(items: tuple[str, ...], flag: str) -> dict[str, str]:
+    """Split `KEY=VALUE` items; a later one of the same key wins."""
+    pairs = {}
+    wrong = []
+    for item in items:
+        key, equals, value = item.partition("=")
+        if equals and key.strip():
+            pairs[key.strip()] = value
+        else:
+            # Not shown whole: what lacks its key may be a password.
+            wrong.append(f"{flag} {key if equals else '...'}: write it as KEY=VALUE")
+    if wrong:
+        raise ConfigError(*wrong)
+    return pairs
