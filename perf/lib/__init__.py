@@ -1,0 +1,1 @@
+"""What `perf/engine` is made of: broker and topics, engines, measuring, rows, report."""

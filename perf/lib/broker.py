@@ -1,0 +1,109 @@
+"""Real Kafka for one run of the script, its loaded topics, and what a group has committed."""
+
+import sys
+import uuid
+from dataclasses import dataclass
+from typing import Self
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from perf.lib.processes import ROOT, RunFailed, Tree
+
+sys.path.append(str(ROOT / "scripts"))  # its modules import each other by name
+
+from kafka_cluster import Cluster
+
+#: A group's first rebalance waits so long for further members, so that the processes of one engine
+#: get their partitions in one go; a member that came later would cause repeats.
+REBALANCE_DELAY_MS = 300
+LOAD_TIMEOUT_S = 300.0
+REQUEST_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What lies in a topic."""
+
+    count: int
+    partitions: int
+    keys: int
+    #: Number of the message that makes `perf.handlers.slow` sleep, -1 = none.
+    sleeper_at: int = -1
+
+
+class Broker:
+    """One Kafka node of our own on a free port, gone at the end with all its data."""
+
+    def __init__(self) -> None:
+        """Describe it; `with` starts it."""
+        delay = {"group.initial.rebalance.delay.ms": str(REBALANCE_DELAY_MS)}
+        self._cluster = Cluster(nodes=1, properties=delay)
+        self._topics: dict[Load, str] = {}
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self._cluster.say = lambda line: print(line, file=sys.stderr)
+        self._cluster.start()
+        self.address = self._cluster.bootstrap
+        # Silent: it would complain of the end of the broker.
+        self._admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it and remove its data."""
+        self._cluster.stop()
+
+    def topic(self, load: Load) -> str:
+        """Return a topic with exactly this load, made at the first call.
+
+        Raises:
+            RunFailed: the producer did not deliver all.
+        """
+        if load not in self._topics:
+            name = f"perf-{len(self._topics)}-{load.count}x{load.partitions}"
+            new = NewTopic(name, num_partitions=load.partitions, replication_factor=1)
+            self._admin.create_topics([new])[name].result(REQUEST_TIMEOUT_S)
+            self._fill(name, load)
+            self._topics[load] = name
+        return self._topics[load]
+
+    def _fill(self, name: str, load: Load) -> None:
+        command = [sys.executable, "-m", "perf.lib.load", name, "--brokers", self.address]
+        for option in ("count", "keys", "sleeper_at"):
+            command += [f"--{option.replace('_', '-')}", str(getattr(load, option))]
+        tree = Tree(command, {})
+        try:
+            if tree.wait(LOAD_TIMEOUT_S):
+                raise RunFailed(tree.complaint(f"loading {name} failed"))
+        finally:
+            tree.kill()
+        found = self._end_sum(name, load.partitions)
+        if found != load.count:
+            raise RunFailed(f"{name} holds {found} messages instead of {load.count}")
+
+    def new_group(self, stem: str) -> str:
+        """Return a group's name that nobody has used."""
+        return f"perf-{stem}-{uuid.uuid4().hex[:8]}"
+
+    def committed_sum(self, group: str, topic: str, partitions: int) -> int:
+        """Return how many messages the group has committed; all its partitions begin at 0."""
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": group})
+        try:
+            asked = [TopicPartition(topic, p) for p in range(partitions)]
+            answer = consumer.committed(asked, timeout=REQUEST_TIMEOUT_S)
+        finally:
+            consumer.close()
+        return sum(max(0, part.offset) for part in answer)
+
+    def _end_sum(self, topic: str, partitions: int) -> int:
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "perf"})
+        try:
+            return sum(
+                consumer.get_watermark_offsets(
+                    TopicPartition(topic, p), timeout=REQUEST_TIMEOUT_S, cached=False
+                )[1]
+                for p in range(partitions)
+            )
+        finally:
+            consumer.close()
