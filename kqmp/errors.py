@@ -98,3 +98,19 @@ class InternalError(KqmpError):
     def __str__(self) -> str:
         """The text, with the request to report it."""
         return f"{super().__str__()} (this is a bug in kqmp, please report it)"
+
+
+class EngineEnded(KqmpError):
+    """An engine that a program started has ended in another way than by a clean stop.
+
+    `exit_code` says how: it gave up (6), `DrainTimeout` passed (7), it was interrupted (130).
+    """
+
+    def __init__(self, text: str, exit_code: ExitCode = ExitCode.GAVE_UP) -> None:
+        """Say why, and what `kqmp run` would have exited with."""
+        super().__init__(text, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        """Say why."""
+        return str(self.args[0])

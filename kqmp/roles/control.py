@@ -71,9 +71,8 @@ class FetcherSpec(Message, frozen=True, gc=False, tag="fetcher_spec"):
 class EngineSpec(Message, frozen=True, gc=False, tag="engine_spec"):
     """First word of a `Queue` to the coordinator that it started."""
 
-    #: msgpack of a `HandlerRef`, and its name for messages.
+    #: msgpack of a `HandlerRef`.
     handler: bytes
-    target: str
     #: `KqConf.to_wire()`.
     conf: bytes
     #: Whether it may draw a status line, if its stderr is a terminal.

@@ -1,0 +1,201 @@
+"""`Queue`: an engine inside a program.
+
+The coordinator is a process of its own, also here, so that the program may do what it likes: block,
+fork, use threads, die. It holds one socket to it, whose end means drain and stop.
+"""
+
+import logging as std_logging
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+
+from kqmp.config import KqConf
+from kqmp.errors import ConfigError, ExitCode, HandlerImportError, KqmpError
+from kqmp.handler import HandlerRef, inside_processor, ref_of
+from kqmp.roles import control
+from kqmp.roles.program import Engine, StopSignals, reader
+
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+class Queue:
+    """Consumes one topic with a handler on every core: go-queue's `kq.Queue`.
+
+    `start()` blocks, as kq's does; `with Queue(...)` runs the engine beside the program. Both work
+    from a script, from a test and from a thread. The handler is imported by name in processes of
+    its own, so that a script that starts a queue does so under `if __name__ == "__main__":`.
+
+    Example:
+        >>> def consume(key: bytes, value: bytes): ...
+        >>> if __name__ == "__main__":
+        ...     conf = KqConf(brokers=["localhost:9092"], group="thumbs", topic="images")
+        ...     Queue(conf, consume).start()
+    """
+
+    def __init__(
+        self,
+        conf: KqConf,
+        handler: Callable[..., Any] | object | str | None = None,
+        *,
+        logging: "bool | std_logging.Logger" = False,
+        log_level: int | str | None = None,
+    ) -> None:
+        """Check what can be checked here; start nothing.
+
+        Args:
+            conf: what to consume.
+            handler: a function, a class or an object with `consume`, at the top level of a module,
+                or its name as "module:name". None: `conf.handler` names it.
+            logging: where log records of all processes go. False: to the program's stderr. True:
+                to the program's own `logging`, under their own names (those of kqmp begin with
+                "kqmp"); what the processes print to stderr becomes a warning there. A Logger: the
+                same, through that logger's handlers.
+            log_level: records below it are dropped, those of the handler too. None: INFO, or with
+                `logging` the level that logger has now.
+
+        Raises:
+            ConfigError: an argument is wrong.
+            HandlerImportError: the handler cannot be found by name in another process.
+        """
+        given: object = conf
+        if not isinstance(given, KqConf):
+            msg = f"conf must be a KqConf, not {type(given).__name__}: make one with KqConf(...)"
+            raise ConfigError(msg)
+        if handler is None and not conf.handler:
+            raise ConfigError("handler: missing; pass it to Queue, or set handler in KqConf")
+        self._conf = conf
+        self._ref = ref_of(conf.handler if handler is None else handler)
+        self._logger = std_logging.getLogger("kqmp") if logging is True else (logging or None)
+        self._level = _level(log_level, self._logger)
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """Show what it consumes, without secrets."""
+        return f"<Queue {self._conf.name}: {self._conf.topic} -> {self._ref.name}>"
+
+    def __kqmp_queue__(self) -> tuple[HandlerRef, bytes]:
+        """Show a probe what this queue holds: `kqmp run module:queue`."""
+        return self._ref, self._conf.to_wire()
+
+    def start(self) -> None:
+        """Run the engine until it is stopped, and return after a clean stop.
+
+        It stops by `stop()` from another thread, and, called from the main thread, by SIGTERM,
+        SIGHUP or Ctrl-C, unless the program has handlers of its own for these. A second Ctrl-C
+        stops at once.
+
+        Raises:
+            KqmpError: the engine could not be started or ended otherwise; the class and its
+                `exit_code` say how.
+            SystemExit: 130, after a second Ctrl-C.
+            HandlerImportError: reached in a process that imports this script for its handler.
+        """
+        with StopSignals() as signals:
+            engine = self._begin(live=True)
+            signals.follow(engine)
+            engine.ended.wait()
+            error = self._finish(engine)
+        if error is not None and error.exit_code is ExitCode.INTERRUPTED and signals.interrupts:
+            # The user wants an end, not a traceback.
+            sys.exit(int(ExitCode.INTERRUPTED))
+        if error is not None:
+            raise error
+
+    def stop(self) -> None:
+        """Drain and stop, and return when that is done. May be called from any thread.
+
+        Does nothing if the engine does not run. Why it ended is told where it was started.
+        """
+        engine = self._engine
+        if engine is not None:
+            engine.stop()
+            engine.ended.wait()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the engine runs."""
+        engine = self._engine
+        return engine is not None and not engine.ended.is_set()
+
+    def __enter__(self) -> "Queue":
+        """Run the engine beside the program.
+
+        Returns when the handlers are set up and the brokers have answered, so that what is wrong
+        with either is raised here.
+
+        Raises:
+            KqmpError: as `start()`.
+        """
+        engine = self._begin(live=False)
+        try:
+            engine.started.wait()
+        except BaseException:
+            self.stop()
+            raise
+        if engine.ended.is_set() and (error := self._finish(engine)) is not None:
+            raise error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drain and stop.
+
+        Raises:
+            KqmpError: the engine did not end by a clean stop (not raised over another exception).
+        """
+        engine = self._engine
+        if engine is None:
+            return
+        self.stop()
+        ended = self._finish(engine)
+        if ended is not None and error is None:
+            raise ended
+
+    def _begin(self, *, live: bool) -> Engine:
+        if inside_processor():
+            msg = (
+                f"start() of {self!r} is reached while its script is imported to run its handler:"
+                ' put it under `if __name__ == "__main__":`'
+            )
+            raise HandlerImportError(msg)
+        with self._lock:
+            if self.is_running:
+                raise RuntimeError(f"{self!r} is running already")
+            pipes = None if self._logger is None else reader(self._logger)
+            spec = control.EngineSpec(
+                handler=msgspec.msgpack.encode(self._ref),
+                conf=self._conf.to_wire(),
+                live=live and pipes is None,
+                logs_fd=-1 if pipes is None else pipes.theirs.fileno(),
+                log_level=self._level,
+                log_encoding="plain" if pipes is None else "json",
+            )
+            self._engine = Engine(spec, pipes)
+            return self._engine
+
+    def _finish(self, engine: Engine) -> KqmpError | None:
+        if self._engine is engine:
+            self._engine = None
+        return engine.error()
+
+
+def _level(wanted: int | str | None, logger: std_logging.Logger | None) -> str:
+    """Return the name of a level: the highest that drops nothing of what is wanted."""
+    if isinstance(wanted, str):
+        if wanted.upper() not in _LEVELS:
+            raise ConfigError(f"log_level: {wanted!r} is not allowed; use one of {_LEVELS}")
+        return wanted.upper()
+    if wanted is None:
+        wanted = std_logging.INFO if logger is None else logger.getEffectiveLevel()
+    numbers = std_logging.getLevelNamesMapping()
+    below = [name for name in _LEVELS if numbers[name] <= wanted]
+    return below[-1] if below else "DEBUG"
