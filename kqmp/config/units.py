@@ -44,7 +44,7 @@ def parse_duration_ms(value: object) -> int:
     if isinstance(value, timedelta):
         return round(Fraction(value // timedelta(microseconds=1), 1000))
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(DURATION_RULE)
         return round(Fraction(value) * 1000)
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None

@@ -129,7 +129,7 @@ def _read(file: str) -> Table:
         raise ConfigError(f"{file}: cannot tell what kind of file this is; use {kinds}")
     root = reader(_text(file), file)
     if root is None:
-        return Table((), Place((1, 1), f"{file}: "))
+        return Table((), Place((1, 1), f"{file}:1:1: "))
     if not isinstance(root, Table):
         raise ConfigError(f"{root.place.prefix}the file must be a map of keys to values")
     return root
