@@ -83,7 +83,7 @@ def run(
     setproctitle(f"kqmp: coordinator{name}")
     try:
         with _stopped_early():
-            plan = _plan(order, _probe(order, parent, stderr))
+            plan = plan_of(order, probe(order, parent, stderr))
             setproctitle(f"kqmp: coordinator {plan.name}")
             for line in banner.lines(plan.conf, plan.handler_name, order.notes):
                 log.info("%s", line)
@@ -148,8 +148,12 @@ def _stopped_early() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _probe(order: Order, parent: control.Channel | None, stderr: Stderr | None) -> control.Probed:
+def probe(
+    order: Order, parent: control.Channel | None = None, stderr: Stderr | None = None
+) -> control.Probed:
     """Have a short-lived process import the handler.
+
+    Caller: `run`, and `kqmp check`, which starts nothing else. From the main thread.
 
     Raises:
         HandlerImportError: it cannot be imported or used, or importing it takes too long.
@@ -219,7 +223,7 @@ def _wait(timeout_s: float, *fds: int) -> None:
     poller.poll(timeout_s * 1000)
 
 
-def _plan(order: Order, probed: control.Probed) -> Plan:
+def plan_of(order: Order, probed: control.Probed) -> Plan:
     """Put together what the coordinator needs.
 
     Raises:
