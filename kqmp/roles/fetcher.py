@@ -21,6 +21,7 @@ from kqmp.errors import BrokerError, ExitCode
 from kqmp.kafka import client
 from kqmp.kafka.member import Fetched, Member
 from kqmp.obs import logs
+from kqmp.obs.repeats import Repeats
 from kqmp.ring import words as w
 from kqmp.roles import control
 from kqmp.roles.assignment import Assignment
@@ -38,7 +39,7 @@ EAGER_S: Final = 0.005
 #: librdkafka's callbacks are served at least this often while the lanes are full.
 SERVE_S: Final = 0.1
 #: How long the brokers may take to answer before the engine's first assignment.
-CONNECT_S: Final = 25.0
+CONNECT_S: Final = 20.0
 #: How long the final commit is tried.
 FINAL_COMMIT_S: Final = 5.0
 
@@ -129,7 +130,7 @@ class Fetcher:
                 raise BrokerError(f"the brokers {names} refuse us: {reason}") from None
             if time.monotonic() < deadline_s:
                 return -1
-            told = self._member.last_error or error.args[0]
+            told = (self._member.last_error or error.args[0]).str()
             msg = f"no answer from the brokers {names} (Brokers) within {CONNECT_S:.0f} s: {told}"
             raise BrokerError(msg) from None
         if not count and not self._joined:
@@ -306,9 +307,13 @@ class Fetcher:
     def _leave(self, items: list[tuple[int, int, int]]) -> None:
         """Commit the final positions, tell what was confirmed, leave the group."""
         openings = self._assignment.openings
-        final = {p: (e, pos) for p, e, pos in items if p in openings and openings[p].epoch == e}
+        final = {p: (e, pos) for p, e, pos in items}
         deadline = time.monotonic() + FINAL_COMMIT_S
-        while final and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            # Between two attempts a rebalance may have taken some: another member has them now.
+            final = {p: f for p, f in final.items() if p in openings and openings[p].epoch == f[0]}
+            if not final:
+                break
             try:
                 taken = self._member.commit_now({p: pos for p, (_, pos) in final.items()})
             except ck.KafkaException as error:
@@ -329,6 +334,7 @@ def main() -> None:
     assert isinstance(spec, control.FetcherSpec)
     setproctitle(f"kqmp: fetcher {spec.index}")
     logs.setup(f"fetcher {spec.index}", level=spec.log_level, encoding=spec.log_encoding)
+    logging.getLogger("kqmp.kafka").addFilter(Repeats(log))
     gc.disable()
     try:
         Fetcher(spec, channel).run()
