@@ -28,8 +28,8 @@ class RunFailed(Exception):
 class Tree:
     """A started command, all its descendants, and what it wrote.
 
-    The command gets SIGTERM when this process ends in whatever way. Start it from the main thread:
-    that death signal follows the thread.
+    The kernel kills the command when this process ends in whatever way. Start it from the main
+    thread: that death signal follows the thread.
     """
 
     def __init__(
@@ -168,22 +168,17 @@ def _python_path() -> str:
 
 
 def tied_command() -> list[str]:
-    """Return what to put before a command so that it gets SIGTERM when this process ends."""
+    """Return what to put before a command so that the kernel kills it when this process ends."""
     return [sys.executable, __file__, str(os.getpid())]
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent, started as `parent`, ends."""
-    _set_death_signal(parent, signal.SIGKILL)
-
-
-def _set_death_signal(parent: int, number: signal.Signals) -> None:
-    """Set the death signal, which an exec keeps; exit if it comes too late."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    """Have the kernel kill this process when its parent, `parent`, ends; an exec keeps that."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
 
 if __name__ == "__main__":
-    _set_death_signal(int(sys.argv[1]), signal.SIGTERM)
+    die_with_parent(int(sys.argv[1]))
     os.execvp(sys.argv[2], sys.argv[2:])
