@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
     #: One line for `--help`.
     description: str
 
-    def __new__(cls, value: int, description: str) -> ExitCode:
+    def __new__(cls, value: int, description: str = "") -> ExitCode:
         """Make a member out of its number and its one-line description."""
         member = int.__new__(cls, value)
         member._value_ = value

@@ -8,13 +8,15 @@ Source: CONFIGURATION.md of librdkafka 2.16 and the wrapper's own keys (confluen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kqmp.config.secret import MASK
 
-# A revoked partition is drained inside the rebalance callback, which does not poll meanwhile.
-MAX_POLL_INTERVAL_MS_LOW = 60_000
+# The least value of each.
+_MILLISECONDS = {"max.poll.interval.ms": 60_000, "session.timeout.ms": 0}
+_TOO_SHORT = "a revoked partition is drained before the fetcher polls again"
 
 _SECRET_WORDS = (
     "password",
@@ -143,19 +145,14 @@ def refusal(name: str, value: str) -> str | None:
         return None if value.strip().lower() in refused.harmless else refused.reason
     if name.endswith("_cb"):
         return "callbacks belong to kqmp, or to a program that calls librdkafka itself"
-    if name == "max.poll.interval.ms" and _below(value, MAX_POLL_INTERVAL_MS_LOW):
-        return (
-            f"use {MAX_POLL_INTERVAL_MS_LOW} or more: a revoked partition is drained"
-            " before the fetcher polls again"
-        )
+    if name not in _MILLISECONDS:
+        return None
+    # kqmp computes with these itself, so librdkafka does not see them first.
+    if not re.fullmatch("[0-9]{1,9}", value.strip()):
+        return "use a whole number of milliseconds"
+    if int(value) < _MILLISECONDS[name]:
+        return f"use {_MILLISECONDS[name]} or more: {_TOO_SHORT}"
     return None
-
-
-def _below(value: str, low: int) -> bool:
-    try:
-        return int(value) < low
-    except ValueError:
-        return False  # librdkafka names the wrong value when it is given to it
 
 
 def property_problems(properties: Mapping[object, object]) -> Iterator[tuple[str, str]]:
@@ -170,7 +167,7 @@ def property_problems(properties: Mapping[object, object]) -> Iterator[tuple[str
         elif not is_utf8(text := property_text(value)):
             yield name, "the value cannot be written as UTF-8"
         elif reason := refusal(name.strip(), text):
-            yield name, f"{MASK if is_secret(name) else repr(text)} is refused: {reason}"
+            yield name, f"{MASK if is_secret(name) else repr(text[:60])} is refused: {reason}"
 
 
 def property_text(value: object) -> str:

@@ -297,6 +297,7 @@ REFUSED = {
     "fetch.max.bytes": "1",
     "max.partition.fetch.bytes": "1",
     "max.poll.interval.ms": "10000",
+    "session.timeout.ms": "10s",
     "offset.store.method": "file",
     "rebalance_cb": "x",
     "stats_cb": "x",
