@@ -296,7 +296,8 @@ class Tree:
         slot.skip |= dict.fromkeys(slot.forced, end)
         slot.forced.clear()
         blamed = blamed_message(
-            in_frame=slot.memory.in_frame,
+            # Until it is ready the state word still is its predecessor's.
+            in_frame=slot.ready_s is not None and slot.memory.in_frame,
             cursor=slot.memory.cursor,
             end_number=end,
             ours=slot.ours,
