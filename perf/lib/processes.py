@@ -107,21 +107,30 @@ class CpuClock:
 
     def __init__(self, processes: Iterable[psutil.Process]) -> None:
         """Take up the processes that live now."""
-        self.pids = [process.pid for process in processes]
+        members = list(processes)
+        self.pids = [process.pid for process in members]
+        #: What `ps` calls each of them.
+        self.titles = [_title(process) for process in members]
         # As the C library's clock_getcpuclockid() makes it: the scheduler's clock of a process.
         self._clocks = [(~pid << 3) | 2 for pid in self.pids]
 
-    def read_s(self) -> float:
-        """Return the sum, in seconds.
+    def read_s(self) -> list[float]:
+        """Return the CPU time of each, in seconds.
 
         Raises:
             RunFailed: one of them has ended.
         """
         try:
-            return sum(map(time.clock_gettime, self._clocks))
+            return list(map(time.clock_gettime, self._clocks))
         except OSError:
             msg = "a process ended within the measured window"
             raise RunFailed(msg) from None
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline()).strip()
+    return ""
 
 
 def smaps_kb(pid: int) -> dict[str, int]:

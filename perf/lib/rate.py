@@ -29,6 +29,8 @@ class Rate:
     seconds: float
     #: How long a stop took after the last message.
     stop_s: float
+    #: The same CPU time by role ("coordinator", "fetcher", "processor"); kqmp only.
+    cpu_us_by_role: dict[str, float]
 
 
 def measure(name: str, job: Job, part: float = 1.0) -> Rate:
@@ -57,7 +59,18 @@ def measure(name: str, job: Job, part: float = 1.0) -> Rate:
         raise RunFailed(f"{name} handled {handled} messages and committed {committed}")
     if count <= 0 or seconds <= 0:
         raise RunFailed(f"{name} was done before it could be measured: take more messages")
-    return Rate(count / seconds, (end[2] - begin[2]) / count * 1e6, seconds, stop_s)
+    used_us = [(b - a) / count * 1e6 for a, b in zip(begin[2], end[2], strict=True)]
+    by_role = _by_role(cpu.titles, used_us) if name == "kqmp" else {}
+    return Rate(count / seconds, sum(used_us), seconds, stop_s, by_role)
+
+
+def _by_role(titles: list[str], used_us: list[float]) -> dict[str, float]:
+    """Add up by the second word of titles such as `kqmp: fetcher 0`."""
+    sums: dict[str, float] = {}
+    for title, used in zip(titles, used_us, strict=True):
+        role = [*title.split(), "", ""][1]
+        sums[role] = sums.get(role, 0.0) + used
+    return sums
 
 
 def wait_for_count(engine: Running, wanted: int, first: int, started_s: float) -> None:
@@ -123,6 +136,8 @@ def interleave(engines: Iterable[str], job: Job, rounds: int, say: Callable[[str
             if number:
                 series.runs[name].append(rate)
             figures = f"{rate.messages_s:,.0f}/s, {rate.cpu_us:.2f} us CPU, {rate.seconds:.1f} s"
+            parts = [f"{role} {us:.2f}" for role, us in rate.cpu_us_by_role.items()]
+            figures += f" ({', '.join(parts)})" if parts else ""
             turn = f"round {number}/{rounds}" if number else "warm-up"
             say(f"{turn}: {name}: {figures}, stop {rate.stop_s:.2f} s")
     return series

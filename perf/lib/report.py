@@ -85,11 +85,19 @@ def json_line(
                 engine: {
                     "messages_s": [round(run.messages_s) for run in runs],
                     "cpu_us": [round(run.cpu_us, 3) for run in runs],
+                    "cpu_us_by_role": _medians([run.cpu_us_by_role for run in runs]),
                 }
                 for engine, runs in result.series.runs.items()
             }
         rows[name] = row
     return json.dumps({"machine": machine(), **settings, "rows": rows, "failures": failures})
+
+
+def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        role: round(statistics.median(run.get(role, 0.0) for run in runs), 3)
+        for role in (runs[0] if runs else {})
+    }
 
 
 def machine() -> dict[str, Any]:
