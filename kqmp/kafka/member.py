@@ -13,8 +13,11 @@ from itertools import groupby
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import confluent_kafka as ck
+from confluent_kafka import KafkaError, KafkaException
 
 from kqmp.core.batch import Columns
+
+__all__ = ["REFUSALS", "Bounds", "Fetched", "KafkaError", "KafkaException", "Listener", "Member"]
 
 log = logging.getLogger("kqmp.kafka")
 
@@ -271,6 +274,15 @@ class Member:
         """
         answer = self._consumer.commit(offsets=self._positions(positions), asynchronous=False)
         return {p.partition: p.offset for p in answer or [] if p.error is None}
+
+    def commit_start(self, positions: dict[int, int]) -> None:
+        """Commit chosen start positions, all or none counting.
+
+        Raises:
+            KafkaException: not all of them were taken.
+        """
+        if len(self.commit_now(positions)) < len(positions):
+            raise KafkaException(KafkaError(KafkaError._PARTIAL))  # noqa: SLF001 - its own code
 
     def _committed(self, error: ck.KafkaError | None, parts: list[ck.TopicPartition]) -> None:
         taken = [(p.partition, p.offset) for p in parts if p.error is None]

@@ -9,11 +9,9 @@ import logging
 import time
 from typing import Final
 
-import confluent_kafka as ck
-
 from kqmp.config import KqConf
 from kqmp.core.batch import Opening
-from kqmp.kafka.member import Member
+from kqmp.kafka.member import KafkaException, Member
 from kqmp.roles import control
 from kqmp.roles.dispatch import Dispatcher
 
@@ -67,7 +65,7 @@ class Assignment:
             known = self.member.committed(self.unclaimed)
             fresh = [p for p, anew in self.unclaimed.items() if anew or known[p] is None]
             chosen, unread = self._choose(fresh)
-        except ck.KafkaException as error:
+        except KafkaException as error:
             log.warning("no positions yet for %d partitions: %s", len(self.unclaimed), error)
             return
         resets = [p for p, anew in self.unclaimed.items() if anew]
@@ -87,11 +85,7 @@ class Assignment:
         bounds = self.member.bounds(partitions)
         first = self._conf.offset == "first"
         chosen = {p: ends.low if first else ends.high for p, ends in bounds.items()}
-        taken = self.member.commit_now(chosen)
-        if len(taken) < len(chosen):
-            raise ck.KafkaException(
-                ck.KafkaError(ck.KafkaError._PARTIAL)  # noqa: SLF001 - librdkafka's own code
-            )
+        self.member.commit_start(chosen)
         return chosen, 0 if first else sum(ends.high - ends.low for ends in bounds.values())
 
     def open(self, message: control.Opens) -> None:
@@ -116,7 +110,7 @@ class Assignment:
         positions = {p: position for p, (_, position) in final.items()}
         try:
             taken = self.member.commit_now(positions) if positions else {}
-        except ck.KafkaException as error:
+        except KafkaException as error:
             log.warning("final commit of %d revoked partitions failed: %s", len(final), error)
             return
         confirmed = [(p, final[p][0], pos) for p, pos in taken.items() if p not in busy]

@@ -12,14 +12,13 @@ import sys
 import time
 from typing import Final
 
-import confluent_kafka as ck
 from setproctitle import setproctitle
 
 from kqmp.config import KqConf
 from kqmp.core.batch import SPAN_MAX, Part
 from kqmp.errors import BrokerError, ExitCode
 from kqmp.kafka import client
-from kqmp.kafka.member import Fetched, Member
+from kqmp.kafka.member import Fetched, KafkaError, KafkaException, Member
 from kqmp.obs import logs
 from kqmp.obs.repeats import Repeats
 from kqmp.ring import words as w
@@ -121,7 +120,7 @@ class Fetcher:
         names = ", ".join(self._conf.brokers)
         try:
             count = self._member.topic_partitions(2.0)
-        except ck.KafkaException as error:
+        except KafkaException as error:
             self._member.fetch(1, 0.2)
             if self._joined:
                 return -1
@@ -235,10 +234,10 @@ class Fetcher:
         self._assignment.unanswered = current
         try:
             self._member.commit_later({p: position for p, (_, position) in current.items()})
-        except ck.KafkaException as error:
+        except KafkaException as error:
             self._committed(error.args[0], [])
 
-    def _committed(self, error: ck.KafkaError | None, taken: list[tuple[int, int]]) -> None:
+    def _committed(self, error: KafkaError | None, taken: list[tuple[int, int]]) -> None:
         """The broker answered a commit (callback inside `fetch`)."""
         sent, self._assignment.unanswered = self._assignment.unanswered, {}
         items = []
@@ -316,7 +315,7 @@ class Fetcher:
                 break
             try:
                 taken = self._member.commit_now({p: pos for p, (_, pos) in final.items()})
-            except ck.KafkaException as error:
+            except KafkaException as error:
                 log.warning("final commit: %s", error)
                 self._member.fetch(1, 0.1)
                 continue
@@ -337,11 +336,18 @@ def main() -> None:
     logging.getLogger("kqmp.kafka").addFilter(Repeats(log))
     gc.disable()
     try:
-        Fetcher(spec, channel).run()
+        fetcher = Fetcher(spec, channel)
+    except KafkaException as error:
+        # librdkafka knows no such property, or not with such a value.
+        text = f"Kafka (or -X): librdkafka refuses a property: {error.args[0].str()}"
+        channel.tell(control.Failed(int(ExitCode.CONFIG), text))
+        sys.exit(int(ExitCode.CONFIG))
+    try:
+        fetcher.run()
     except BrokerError as error:
         channel.tell(control.Failed(int(ExitCode.BROKER), str(error)))
         sys.exit(int(ExitCode.BROKER))
-    except ck.KafkaException as error:
+    except KafkaException as error:
         channel.tell(control.Failed(1, f"librdkafka: {error.args[0]}"))
         sys.exit(1)
 
