@@ -1,0 +1,200 @@
+"""`kqmp check`: everything that `kqmp run` needs is looked at; nothing is started or changed."""
+
+import os
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, Final
+
+import click
+import psutil
+
+from kqmp.cli import options as flags
+from kqmp.config import KqConf, usable_cores
+from kqmp.config.memory import bounds
+from kqmp.errors import ConfigError, ExitCode, KqmpError
+from kqmp.handler import parse_target
+from kqmp.kafka.check import look
+from kqmp.kafka.findings import Finding, counted
+from kqmp.roles import service
+
+_HELP = """Look at all that `kqmp run` needs, with the same TARGET and flags, and start nothing.
+
+Reads the file, imports the handler in a process of its own, asks the brokers for the topic, its
+partitions and the group, and compares what they say with the configuration. Joins no group and
+commits nothing.
+
+Each line is `ok`, `note` (it works, but may surprise) or `error`, and says what to do. All that can
+be looked at is, whatever else is wrong.
+"""
+_EPILOG = """\b
+Examples:
+  kqmp check mqs:consume -f etc/mq.yaml
+  kqmp check mqs:consume --brokers localhost:9092 --group thumbs --topic images
+
+\b
+Exit codes (of several errors the first in this order):
+    0  no error
+    2  the configuration, a flag or a librdkafka property is wrong
+    3  a process could not be started
+    4  the handler could not be imported or cannot be used
+    5  no broker answered or it refused us, or the topic or the group cannot be used
+"""
+_MIB: Final = 1 << 20
+#: About what a fetcher, or a processor without what its handler imports, takes for itself.
+_PROCESS_BYTES: Final = 30 * _MIB
+_COLORS: Final = {"ok": "green", "note": "yellow", "error": "red"}
+
+_Findings = Generator[Finding, None, KqConf | None]
+
+
+@click.command(help=_HELP, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@flags.consumer_options
+def check(target: str | None, **options: Any) -> None:
+    """Print what is found; the text for users is `_HELP`."""
+    found = []
+    for finding in findings(target, flags.take(options)):
+        show(finding)
+        found.append(finding)
+    click.echo(summary(found))
+    sys.exit(int(exit_code(found)))
+
+
+def show(finding: Finding) -> None:
+    """Print a finding: one line, and what belongs to it (a traceback) indented below."""
+    first, *rest = finding.text.splitlines()
+    color = None if os.environ.get("NO_COLOR") else _COLORS[finding.status]
+    status = click.style(f"{finding.status:<5}", fg=color)
+    click.echo(f"{status}  {finding.subject:<8}  {first}")
+    for line in rest:
+        click.echo(f"       {line}")
+
+
+def summary(found: Iterable[Finding]) -> str:
+    """Return the last line."""
+    statuses = [finding.status for finding in found]
+    errors, notes = statuses.count("error"), statuses.count("note")
+    told = [counted(errors, "error")] if errors else []
+    told += [counted(notes, "note")] if notes else []
+    verdict = "kqmp run would fail" if errors else "kqmp run can start"
+    return f"{', '.join(told) or 'all is ok'}: {verdict}"
+
+
+def exit_code(found: Iterable[Finding]) -> ExitCode:
+    """Return what `kqmp run` would exit with first."""
+    codes = (finding.code for finding in found if finding.status == "error")
+    return min(codes, default=ExitCode.CLEAN)
+
+
+def findings(target: str | None, given: flags.Given) -> Iterator[Finding]:
+    """Yield what is found, in the order of looking."""
+    conf: KqConf | None = None
+    problems: tuple[str, ...] = ()
+    try:
+        loaded = flags.read(given)
+    except ConfigError as error:
+        problems = error.problems
+    else:
+        conf = loaded.conf
+        yield Finding("ok", "config", f"{given.file or 'the flags'}: {', '.join(conf.describe())}")
+        yield from (Finding("note", "config", note) for note in loaded.notes)
+    if problems and (given.file is not None or target is None):
+        yield from _config_errors(problems)
+        problems = ()
+    conf = yield from _look_at_handler(target, given, conf, problems)
+    if conf is None:
+        text = "not looked at, since the configuration does not say what to look at: mend it first"
+        yield Finding("note", "brokers", text)
+        return
+    yield cores_finding(conf, *usable_cores())
+    yield memory_finding(conf, psutil.virtual_memory().available)
+    yield from look(conf)
+
+
+def _config_errors(problems: Iterable[str]) -> Iterator[Finding]:
+    return (Finding("error", "config", text, ExitCode.CONFIG) for text in problems)
+
+
+def _look_at_handler(
+    target: str | None, given: flags.Given, conf: KqConf | None, missing: tuple[str, ...]
+) -> _Findings:
+    """Have a probe import the handler.
+
+    Args:
+        target: TARGET.
+        given: the flags, for a TARGET that turns out to be a `Queue`.
+        conf: what file and flags say; None if there is none.
+        missing: what they lack if TARGET is no `Queue`; empty if that was told already.
+
+    Returns:
+        The configuration: `conf`, or that of the `Queue`.
+    """
+    name = target or ("" if conf is None else conf.handler)
+    if not name:
+        if conf is not None:
+            text = "none: name it as TARGET, such as mqs:consume, or as Handler in the file"
+            yield Finding("error", "handler", text, ExitCode.CONFIG)
+        return conf
+    try:
+        order = service.Order(ref=parse_target(name), conf=conf, missing=missing)
+        probed = service.probe(order)
+    except KqmpError as error:
+        yield Finding("error", "handler", _without_word(str(error)), error.exit_code)
+        return conf
+    yield Finding("ok", "handler", f"{probed.name} can be imported and called")
+    if conf is None and not missing:
+        return None
+    try:
+        if conf is None:
+            order = service.Order(
+                ref=order.ref, conf=None, missing=missing, changes=flags.changes(given)
+            )
+        plan = service.plan_of(order, probed)
+    except ConfigError as error:
+        yield from _config_errors(error.problems)
+        return conf
+    if conf is None:
+        text = f"of the Queue {probed.name}: {', '.join(plan.conf.describe())}"
+        yield Finding("ok", "config", text)
+    return plan.conf
+
+
+def _without_word(text: str) -> str:
+    return text.removeprefix("handler ")
+
+
+def cores_finding(conf: KqConf, cores: int, why: str) -> Finding:
+    """Compare the processors with the usable cores.
+
+    Args:
+        conf: the configuration.
+        cores: usable cores, and `why` they are so many, from `usable_cores`.
+        why: "2 (affinity)".
+    """
+    wanted = conf.conns * conf.processors
+    per = f"Conns {conf.conns} x " if conf.conns > 1 else ""
+    text = f"{per}Processors {conf.processors}, usable cores {why}"
+    if wanted > cores:
+        text += ": more help only handlers that wait; for ones that compute set Processors: auto"
+        return Finding("note", "cores", text)
+    if wanted < cores:
+        text += ": the other cores stay idle; Processors: auto uses them all"
+        return Finding("note", "cores", text)
+    return Finding("ok", "cores", text)
+
+
+def memory_finding(conf: KqConf, available_bytes: int) -> Finding:
+    """Add up what an engine takes and compare it with what this machine has free."""
+    parts = dict(bounds(conf))
+    count = 1 + conf.conns * (1 + conf.processors)
+    parts[f"{count} processes"] = count * _PROCESS_BYTES
+    whole = sum(parts.values())
+    told = " + ".join(f"{name} {_mib(size)}" for name, size in parts.items())
+    text = f"at most {_mib(whole)} ({told}), beside what handlers take"
+    if whole <= available_bytes:
+        return Finding("ok", "memory", text)
+    text += f"; {_mib(available_bytes)} are free here: lower Processors, RingBytes or MaxBytes"
+    return Finding("note", "memory", text)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{-(-size_bytes // _MIB):,} MiB"
