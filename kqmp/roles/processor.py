@@ -30,6 +30,7 @@ from kqmp.ring.lane import LaneReader
 from kqmp.ring.log import EndsReader
 from kqmp.roles import control
 from kqmp.roles.spawn import become_child, first_message
+from kqmp.roles.stdio import outlive_readers
 
 #: Longest sleep before the shared words are looked at again, whatever the doorbell says.
 WAIT_S: Final = 0.5
@@ -325,6 +326,7 @@ def main() -> None:
     spec = first_message(channel)
     assert isinstance(spec, control.ProcessorSpec)
     setproctitle(f"kqmp: processor {spec.fetcher}.{spec.index}")
+    outlive_readers()
     logs.setup(
         f"processor {spec.fetcher}.{spec.index}",
         level=spec.log_level,
