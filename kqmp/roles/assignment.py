@@ -126,6 +126,8 @@ class Assignment:
 
     def out_of_range(self, partition: int, offset: int) -> None:
         """The log no longer holds the position: choose anew by `Offset`, count and say it."""
+        if partition not in self.openings:
+            return  # a rebalance took it in the same fetch: its position is another's to choose
         log.error(
             "%s[%d]: offset %d is out of range, going to the %s offset (Offset: %s)",
             self.member.topic,
@@ -167,9 +169,10 @@ class Assignment:
             for message in self._channel.wait(0.05):
                 if isinstance(message, control.Closes) and message.grant == self._grant:
                     for partition, epoch, position in message.items:
-                        waiting.discard(partition)
-                        if position >= 0:
+                        # Else a late answer to an earlier revoke: another member has it by now.
+                        if partition in waiting and position >= 0:
                             final[partition] = (epoch, position)
+                        waiting.discard(partition)
                 else:
                     self.deferred.append(message)
             self._dispatcher.beat()
