@@ -11,23 +11,19 @@ import logging
 import selectors
 import signal
 import socket
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
-from kqmp.core.batch import SPAN_MAX
-from kqmp.core.life import SESSION_TIMEOUT_MS, Claim, Closed, Opened, Partitions
 from kqmp.core.supervision import GiveUp, Role
 from kqmp.errors import ExitCode, KqmpError
 from kqmp.roles import control
+from kqmp.roles.positions import Positions
 from kqmp.roles.spawn import Stderr
-from kqmp.roles.tree import FetcherSlot, LaneSlot, Plan, Slot, Tree, monotonic_s
+from kqmp.roles.tree import FetcherSlot, Plan, Slot, Tree, monotonic_s
 
 #: Time between passes while messages flow, and while nothing happens.
 PASS_S: Final = 0.02
 IDLE_PASS_S: Final = 0.2
-#: After a partition is lost another member has it: drain shortly.
-LOST_DRAIN_S: Final = 1.0
 #: A fetcher that has not turned its loop for so long is frozen (a wall clock set back can do it).
 FROZEN_S: Final = 300.0
 #: Fetchers and processors get this long to leave after the last commit.
@@ -70,23 +66,17 @@ class Coordinator:
         """
         self.plan = plan
         self.tree = Tree(plan, stderr)
-        self.partitions = Partitions()
+        self.positions = Positions(plan.conf, self.tree, self._tell)
         self.stage = Stage.RUNNING
         self.exit_code = ExitCode.CLEAN
         self.reason = ""
-        self.notes_unread = 0
         self._parent = parent
         self._report = report
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
-        self._epoch_slots: dict[int, FetcherSlot] = {}
-        self._commit_s = 0.0
         self._deadline_s = 0.0
         self._interrupts = self._own_interrupts = 0
         self._busy = True
-        self._commit_early = False
-        #: Final positions sent and not confirmed yet: (partition, epoch) -> position.
-        self._unconfirmed: dict[tuple[int, int], int] = {}
 
     # ---- life of the process
 
@@ -146,8 +136,9 @@ class Coordinator:
         for slot in self.tree.slots():
             if slot.child is not None and (code := slot.child.exit_code()) is not None:
                 self._bury(slot, code, now)
-        self._pass(now)
-        self._commit(now)
+        self._busy = self.positions.look(now) or self.stage is not Stage.RUNNING
+        if self._may_start():
+            self.positions.commit(now)
         self._advance(now)
         self._watch(now)
         if self._report is not None and self.stage is not Stage.DONE:
@@ -234,7 +225,7 @@ class Coordinator:
                 case control.Failed():
                     slot.failed = message
                 case _ if isinstance(slot, FetcherSlot):
-                    self._hear_fetcher(slot, message)
+                    self.positions.hear(slot, message)
                 case _:
                     pass
         if slot.child.channel.closed:
@@ -268,9 +259,7 @@ class Coordinator:
         member = fetcher.member
         give_up = self.tree.buried(fetcher, slot, code, now_s)
         if isinstance(slot, FetcherSlot):
-            timeout_ms = self.plan.conf.kafka.get("session.timeout.ms", SESSION_TIMEOUT_MS)
-            for partition in self.partitions.died(member, now_s + int(timeout_ms) / 1000):
-                log.warning("partition %d drains: its fetcher is dead", partition)
+            self.positions.died(member, now_s)
         if give_up is not None:
             self._give_up(slot, give_up)
         elif slot.failed is not None:
@@ -280,7 +269,8 @@ class Coordinator:
         if slot.failed is not None:
             self._end(decision.exit_code, slot.failed.text)
         else:
-            text = f"{slot.title} died {slot.ladder.failures} times in a row: giving up"
+            deaths = slot.ladder.failures or slot.ladder.blamed
+            text = f"{slot.title} died {deaths} times in a row and achieved nothing: giving up"
             self._end(decision.exit_code, text)
 
     def _watch(self, now_s: float) -> None:
@@ -297,160 +287,6 @@ class Coordinator:
         if slot.child.exit_code() is None:
             log.error("%s does not read its orders: replacing it", slot.title)
             slot.child.kill()
-
-    # ---- words of the fetchers
-
-    def _hear_fetcher(self, slot: FetcherSlot, message: control.Message) -> None:
-        match message:
-            case control.Joined():
-                self.tree.assigned_ever = True
-            case control.Claims(grant, items, reset, unread):
-                self.notes_unread += unread
-                claims = [Claim(slot.member, grant, p, committed, reset) for p, committed in items]
-                self._deliver([o for c in claims if (o := self.partitions.claim(c)) is not None])
-            case control.Released():
-                self._released(slot, message)
-            case control.Committed(items, error):
-                slot.commit_sent_s = None
-                for partition, epoch, position in items:
-                    self.partitions.committed(partition, epoch, position)
-                    self._unconfirmed.pop((partition, epoch), None)
-                if error:
-                    log.info("commit refused: %s (tried again)", error)
-            case control.Lag(lag, partitions):
-                slot.lag, slot.partitions = lag, partitions
-            case control.Drained():
-                slot.drained = True
-            case _:
-                pass
-
-    def _released(self, slot: FetcherSlot, message: control.Released) -> None:
-        now = monotonic_s()
-        wait = LOST_DRAIN_S if message.lost else self.plan.conf.drain_timeout_ms / 1000
-        nothing = []
-        for partition in message.partitions:
-            drains = self.partitions.release(
-                slot.member, partition, message.grant, now + wait, answered=message.answered
-            )
-            if not drains and message.answered:
-                nothing.append((partition, 0, -1))
-        for some in control.in_messages(nothing):
-            self._tell(slot, control.Closes(message.grant, some))
-
-    def _deliver(self, outputs: list[Opened] | list[Opened | Closed]) -> None:
-        """Send openings and final positions to the members they are for."""
-        opens: defaultdict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
-        closes: defaultdict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
-        for out in outputs:
-            item = (out.partition, out.epoch, out.position)
-            if isinstance(out, Closed):
-                closes[out.member, out.grant].append(item)
-                continue
-            opens[out.member, out.grant].append(item)
-            slot = self._slot_of(out.member)
-            assert slot is not None, out
-            self._epoch_slots[out.epoch] = slot
-            slot.inflight.open(out.epoch, out.partition, out.position)
-        for kind, groups in ((control.Opens, opens), (control.Closes, closes)):
-            for (member, grant), items in groups.items():
-                slot = self._slot_of(member)
-                for some in control.in_messages(items):
-                    if slot is not None:
-                        self._tell(slot, kind(grant, some))
-
-    def _slot_of(self, member: int) -> FetcherSlot | None:
-        return next((slot for slot in self.tree.fetchers if slot.member == member), None)
-
-    # ---- passes
-
-    def _pass(self, now_s: float) -> None:
-        """Read the logs, then close what has drained."""
-        self._busy = self.stage is not Stage.RUNNING
-        for slot in self.tree.fetchers:
-            for record in slot.reader.read():
-                self._busy = True
-                # Runs follow each other by number on each lane, across partitions.
-                runs = [
-                    (run.lane, run.first, t.epoch, run.offsets) for t in record for run in t.runs
-                ]
-                for lane, first, epoch, offsets in sorted(runs):
-                    slot.inflight.dispatched(epoch, lane, first, offsets)
-                for touched in record:
-                    slot.inflight.note(touched.epoch, touched.fetched, touched.held_low)
-                    committed = self.partitions.committed_position(touched.partition)
-                    if touched.fetched - committed > SPAN_MAX // 2:
-                        self._commit_early = True
-        draining = self.partitions.draining()
-        if draining:
-            self._busy = True
-            overdue = set(self.partitions.overdue(now_s))
-            for partition, epoch, _ in draining:
-                self._close(partition, epoch, force=partition in overdue)
-
-    def _close(self, partition: int, epoch: int, *, force: bool) -> None:
-        """Close a draining partition if nothing of it is left in the lanes, or by force."""
-        slot = self._epoch_slots[epoch]
-        states = slot.lane_states()
-        unfinished = slot.inflight.unfinished_lanes(epoch, states)
-        if unfinished:
-            if not force:
-                return
-            alive = [slot.lanes[i] for i in unfinished if epoch not in slot.lanes[i].skip]
-            for lane in alive:
-                self._force(lane, epoch, slot)
-            if alive:
-                return
-        position = slot.inflight.position(epoch, states)
-        slot.inflight.forget(epoch)
-        del self._epoch_slots[epoch]
-        self._deliver(self.partitions.closed(partition, position))
-
-    def _force(self, lane: LaneSlot, epoch: int, fetcher: FetcherSlot) -> None:
-        """Kill the processor that still has messages of an epoch, so that they end unfinished."""
-        if lane.child is None:
-            lane.skip[epoch] = fetcher.reader.end_numbers()[lane.index]
-        elif epoch not in lane.forced:
-            log.warning("%s is killed: a partition of it must be closed now", lane.title)
-            lane.forced.add(epoch)
-            self.tree.kill(lane)
-
-    # ---- commits
-
-    def _commit(self, now_s: float) -> None:
-        """Tell each fetcher the positions that moved: on the interval, or as a span grows long."""
-        if self.stage not in (Stage.RUNNING, Stage.DRAINING):
-            return
-        due = now_s - self._commit_s >= self.plan.conf.commit_interval_ms / 1000
-        if not due and not self._commit_early:
-            return
-        if due:
-            self._commit_s = now_s
-        self._commit_early = False
-        for slot in self.tree.fetchers:
-            if slot.child is None or slot.commit_sent_s is not None:
-                continue
-            items = self._positions(slot, only_moved=True)
-            for some in control.in_messages(items):
-                slot.commit_sent_s = now_s
-                self._tell(slot, control.Commit(some))
-
-    def _positions(self, slot: FetcherSlot, *, only_moved: bool) -> list[tuple[int, int, int]]:
-        """Return (partition, epoch, position) of what a fetcher has open."""
-        states = slot.lane_states()
-        items = []
-        for partition, epoch in self.partitions.openings(slot.member):
-            position = slot.inflight.position(epoch, states)
-            if not only_moved or position > self.partitions.committed_position(partition):
-                items.append((partition, epoch, position))
-        return items
-
-    def uncommitted(self) -> int:
-        """Return how many offsets are finished and not committed, as far as this engine knows."""
-        return sum(
-            position - self.partitions.committed_position(partition)
-            for slot in self.tree.fetchers
-            for partition, _, position in self._positions(slot, only_moved=True)
-        )
 
     # ---- stopping
 
@@ -478,10 +314,7 @@ class Coordinator:
         for slot in self.tree.fetchers:
             if slot.child is not None and slot.started and not slot.drained:
                 return False
-            states = slot.lane_states()
-            if any(slot.inflight.unfinished_lanes(e, states) for e in list(slot.inflight.epochs())):
-                return False
-        return True
+        return self.positions.all_finished()
 
     def _leave_late(self, now_s: float) -> None:
         """DrainTimeout passed: what is in the handlers now will be repeated."""
@@ -495,24 +328,21 @@ class Coordinator:
                     self._forget_events(slot.child.channel, slot.child.pidfd)
                     slot.child.reap()
                     slot.child = None
-        self._pass(now_s)
+        self.positions.look(now_s)
         self._leave(now_s)
 
     def _leave(self, now_s: float) -> None:
         """Send the final positions."""
         self.stage = Stage.LEAVING
         self._deadline_s = now_s + LEAVE_S
-        for slot in self.tree.fetchers:
-            items = self._positions(slot, only_moved=True)
-            self._unconfirmed |= {(p, epoch): position for p, epoch, position in items}
-            self._tell(slot, control.Finish(items))
+        self.positions.finish()
 
     def _close_handlers(self, now_s: float) -> None:
         self.stage = Stage.CLOSING
         self._deadline_s = now_s + LEAVE_S
-        if self._unconfirmed and self.exit_code is ExitCode.CLEAN:
+        if self.positions.unconfirmed and self.exit_code is ExitCode.CLEAN:
             self.exit_code = ExitCode.DRAIN_DEADLINE
-            count = len(self._unconfirmed)
+            count = len(self.positions.unconfirmed)
             self.reason = f"{count} final positions were not committed: they repeat"
             log.error("%s", self.reason)
         for slot in self.tree.slots():

@@ -69,8 +69,8 @@ class Reporter:
             self._told_start = True
             if self._parent is not None:
                 self._parent.send(control.Started())
-        if coordinator.notes_unread != self._unread:
-            self._unread, self._unread_s = coordinator.notes_unread, now_s
+        if coordinator.positions.unread != self._unread:
+            self._unread, self._unread_s = coordinator.positions.unread, now_s
         elif self._unread_s and now_s - self._unread_s >= QUIET_S:
             self._unread_s = 0.0
             log.warning("note: %s", banner.unread_note(self._unread))
@@ -81,7 +81,7 @@ class Reporter:
             return
         now = sample(coordinator.tree, now_s)
         whole = stats.between(self._first, now)
-        left = coordinator.uncommitted()
+        left = coordinator.positions.uncommitted()
         line = stats.exit_line(self._plan.name, whole, now, gauges(coordinator.tree), left)
         log.info("%s", line)
 
