@@ -57,6 +57,13 @@ def publish(writer, size=2):
     return writer.publish(log.encode_record(touched(number, size)), ends_of(number))
 
 
+def fill(writer, size=2):
+    """Publish until there is no room."""
+    begin = writer.dispatched
+    while publish(writer, size):
+        assert writer.dispatched - begin < LOG // 16, "more than a log can hold"
+
+
 def test_a_record_comes_back_with_all_it_says(attach):
     writer, reader = attach(DispatchWriter), attach(DispatchReader)
     record = [
@@ -98,8 +105,7 @@ def test_processors_cannot_write_to_it(attach):
 
 def test_a_full_log_publishes_nothing_until_the_coordinator_has_read(attach):
     writer, reader = attach(DispatchWriter), attach(DispatchReader)
-    while publish(writer):
-        pass
+    fill(writer)
     full = writer.dispatched
     assert full > 20
     assert reader.words[w.DISPATCHED] == full
@@ -155,14 +161,12 @@ def test_a_record_larger_than_the_log_is_refused_and_harmless(attach):
 def test_records_count_only_after_they_were_read(attach, monkeypatch):
     """While the coordinator reads, the fetcher publishes as much as it can."""
     writer, reader = attach(DispatchWriter), attach(DispatchReader)
-    while publish(writer):
-        pass
+    fill(writer)
     full = writer.dispatched
     decode = log._decode
 
     def flooded(body):
-        while publish(writer, 9):
-            pass
+        fill(writer, 9)
         return decode(body)
 
     monkeypatch.setattr(log, "_decode", flooded)
@@ -199,8 +203,7 @@ def test_a_successor_overwrites_nothing_that_is_not_counted(fd, attach, unread):
         pass
     successor = attach(DispatchWriter)
     assert successor.dispatched == predecessor.dispatched
-    while publish(successor):
-        pass
+    fill(successor)
     records = [touched(number) for number in range(31, successor.dispatched + 1)]
     assert reader.read() == records
     assert publish(successor)
