@@ -1,0 +1,52 @@
+"""A coordinator killed with SIGKILL takes everything along; the next engine goes on where it was.
+
+Method: under steady load kill the coordinator of a running engine. Within 2 seconds every process
+of it is gone and nothing lies in /dev/shm. A new engine handles the rest: nothing lost, order kept,
+and what is repeated lies at or above the committed position that was read just before the kill.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kafka.conftest import SceneFactory
+from tests.support.engine import is_alive, wait_until
+from tests.support.scene import FAST, SLOW, Killer
+
+pytestmark = pytest.mark.engine
+
+GONE_WITHIN_S = 2.0
+
+
+@pytest.mark.parametrize("conns", [1, 2])
+@pytest.mark.parametrize(("handler", "backlog"), [(FAST, 10_000), (SLOW, 300)], ids=["0ms", "20ms"])
+def test_a_killed_coordinator_leaves_nothing_and_its_successor_loses_nothing(
+    scene: SceneFactory, handler: str, backlog: int, conns: int
+) -> None:
+    field = scene(partitions=4)
+    shared_memory = set(Path("/dev/shm").iterdir())
+    engine = field.engine(handler, {"Conns": conns})
+    field.wait_settled(engine, conns)
+    field.feed.keep_ahead(field.handled, backlog)
+    field.watch_commits()
+    field.wait_handled(backlog, engine)
+    killer = Killer(field, seed=conns)
+    family = killer.coordinator(engine, 0.5, 1.5)
+    killed = time.monotonic()
+    assert len(family) >= 1 + conns * 3
+    wait_until(
+        lambda: not any(map(is_alive, family)), "every process gone", GONE_WITHIN_S, every_s=0.01
+    )
+    assert set(Path("/dev/shm").iterdir()) <= shared_memory
+    print(f"all gone after {time.monotonic() - killed:.3f} s")
+
+    successor = field.engine(handler, {"Conns": conns})
+    field.wait_handled(field.handled() + backlog, successor)
+    field.feed.finish()
+    field.wait_all_handled(successor)
+    successor.stop()
+    verdict = field.verdict()
+    verdict.assert_sound()
+    killer.assert_bounded(verdict)
+    assert field.committed() == field.ends()
