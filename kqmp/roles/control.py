@@ -276,26 +276,40 @@ class Channel:
     def receive(self) -> list[Message]:
         """Return the messages that are there, without waiting; sets `closed` at the end."""
         messages: list[Message] = []
-        while not self.closed:
-            try:
-                data = self._socket.recv(_RECEIVE_BYTES)
-            except BlockingIOError:
-                break
-            except ConnectionError:
-                data = b""
-            if not data:
-                self.closed = True
-                break
-            messages.append(_decode(data))
+        while (message := self._receive_one()) is not None:
+            messages.append(message)
         return messages
+
+    def _receive_one(self) -> Message | None:
+        if self.closed:
+            return None
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.closed = True
+            return None
+        message: Message = _decode(data)
+        return message
 
     def wait(self, timeout_s: float) -> list[Message]:
         """Return the messages that are there, waiting up to `timeout_s` for the first."""
+        self._wait(timeout_s)
+        return self.receive()
+
+    def wait_one(self, timeout_s: float) -> Message | None:
+        """Return one message, waiting up to `timeout_s` for it; those behind it stay."""
+        self._wait(timeout_s)
+        return self._receive_one()
+
+    def _wait(self, timeout_s: float) -> None:
         if timeout_s > 0 and not self.closed:
             poller = select.poll()
             poller.register(self._socket, select.POLLIN)
             poller.poll(timeout_s * 1000)
-        return self.receive()
 
     def close(self) -> None:
         """Close this end. Idempotent."""

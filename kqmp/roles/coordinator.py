@@ -239,7 +239,8 @@ class Coordinator:
     def _start_fetching(self, fetcher: FetcherSlot) -> None:
         """Let a fetcher join the group once all its processors were ready."""
         ready = fetcher.ready_s is not None and all(lane.was_ever_ready for lane in fetcher.lanes)
-        if ready and not fetcher.started and fetcher.child is not None:
+        may_start = self.stage is Stage.RUNNING and fetcher.child is not None
+        if ready and may_start and not fetcher.started:
             fetcher.started = True
             self._tell(fetcher, control.Start())
 

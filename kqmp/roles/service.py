@@ -23,7 +23,7 @@ from kqmp.obs.output import OutputWatch
 from kqmp.obs.status import LiveLine
 from kqmp.ring.words import require_supported_machine
 from kqmp.roles import banner, control
-from kqmp.roles.coordinator import Coordinator
+from kqmp.roles.coordinator import Coordinator, Stage
 from kqmp.roles.reporter import Reporter
 from kqmp.roles.spawn import FOR_THE_COORDINATOR, Child, Stderr, child_environment, spawn
 from kqmp.roles.tree import Plan
@@ -111,7 +111,7 @@ class _Report:
         self._reporter(coordinator, now_s)
         if now_s - self._looked_s >= OUTPUT_S:
             self._looked_s = now_s
-            if self._output.is_gone():
+            if coordinator.stage is Stage.RUNNING and self._output.is_gone():
                 log.info("nobody reads the output any more: draining")
                 coordinator.stop()
 

@@ -155,7 +155,8 @@ def _default_term() -> None:
 
 def first_message(channel: control.Channel, timeout_s: float = 30.0) -> control.Message:
     """Return the spec that the parent sends right after the start; exits if there is none."""
-    messages = channel.wait(timeout_s)
-    if not messages:
+    # One only: a Stop may stand behind it already.
+    message = channel.wait_one(timeout_s)
+    if message is None:
         sys.exit(1)
-    return messages[0]
+    return message
