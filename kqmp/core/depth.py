@@ -2,13 +2,17 @@
 
 A lane holds at most `ahead` of work at its measured speed. How long a stop, a drain and a rebalance
 take, how much a crash repeats and how evenly work spreads all follow from this one bound. The limit
-starts at one message and doubles while the lane uses it up and then runs half dry; a lane that gets
-few messages does not grow a limit that it never needed. Once the speed is known the limit is never
-below two, so that a processor always finds its next message waiting.
+starts at one message and doubles while the lane uses it up and wants to be filled again; a lane
+that gets few messages does not grow a limit that it never needed. Once the speed is known the limit
+is never below two, so that a processor always finds its next message waiting.
 """
 
 from typing import Final
 
+#: A lane is to be filled again when it holds no more than this part of its limit. The limit grows
+#: by the same mark: a fetcher that looks often would else feed a lane for ever in steps of a few
+#: messages, and turn a thousand times a second for it.
+REFILL_BELOW: Final = 0.75
 #: Weight of a sample.
 _WEIGHT: Final = 0.3
 #: A sample spans at least this long; shorter ones say more about the scheduler than the handler.
@@ -66,7 +70,7 @@ class Depth:
         self._sample(cursor, outstanding, now_s)
         # Nothing was dispatched since the last call but right after it.
         self._filled = max(self._filled, outstanding + moved)
-        if moved and outstanding * 2 <= self.limit < self._filled * 2:
+        if moved and outstanding <= REFILL_BELOW * self.limit and self.limit < self._filled * 2:
             self.limit = min(self.limit * 2, LIMIT_MAX)
             self._filled = outstanding
         if self.seconds_each:
@@ -107,8 +111,7 @@ class Depth:
         self._sample_cursor, self._sample_s = cursor, now_s
 
     def _blend(self, each_s: float) -> None:
-        """Take a sample into the running mean; go half way, on a logarithmic scale, if it is far
-        below.
+        """Take a sample into the running mean; if it is far below that, go half way on a log scale.
 
         One slow message must not keep its lane shallow for long: from 30 s to 1 ms it takes five
         samples so, and twenty by the mean. Near the mean only the mean is right, since samples

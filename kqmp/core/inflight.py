@@ -82,7 +82,7 @@ class Inflight:
             state.held_low = held_low
 
     def dispatched(self, epoch: int, lane: int, first: int, offsets: bytes) -> None:
-        """Take a run from a log record.
+        """Take a run from a log record; the runs of one record in the order of their numbers.
 
         Args:
             epoch: its epoch.

@@ -10,7 +10,11 @@ coordinator killed itself never counts, and no death counts because of a broker 
 | says at its first start that another would fail too | the end, with its exit code |
 | made progress, or was ready for long enough | a successor at once; its failures are forgotten |
 | found no broker, later than at the first start | a successor after the longest wait |
-| achieved nothing | a successor after a doubling wait; after `GIVE_UP_AFTER` in a row, the end |
+| died of a message | a successor after a wait that doubles with each attempt at it |
+| achieved nothing | a successor after a wait that doubles each time |
+
+The last two end the engine when there are too many of them and nothing was achieved in between:
+`SET_ASIDE_IN_A_ROW` messages, or `GIVE_UP_AFTER` deaths that blame none.
 """
 
 import enum

@@ -5,9 +5,11 @@ from hypothesis import strategies as st
 
 from kqmp.core.backoff import delay_s
 from kqmp.core.supervision import (
+    FIRST_DELAY_S,
     GIVE_UP_AFTER,
     HEALTHY_S,
     MOST_DELAY_S,
+    SET_ASIDE_IN_A_ROW,
     Attempts,
     Death,
     GiveUp,
@@ -32,41 +34,44 @@ deaths = st.builds(
 )
 
 
-def is_fruitless(death):
-    achieved = death.progressed or death.ready_for_s >= HEALTHY_S[death.role]
-    no_broker = death.role is Role.FETCHER and death.exit_code == ExitCode.BROKER
-    return not death.ours and not (death.was_ready and achieved) and not no_broker
+def achieved(death):
+    return death.was_ready and (death.progressed or death.ready_for_s >= HEALTHY_S[death.role])
 
 
-def clears(death):
-    achieved = death.progressed or death.ready_for_s >= HEALTHY_S[death.role]
-    return not death.ours and death.was_ready and achieved
+def no_broker(death):
+    return death.role is Role.FETCHER and death.exit_code == ExitCode.BROKER
 
 
-@given(st.lists(deaths, max_size=60))
+@given(st.lists(deaths, max_size=100))
 def test_a_ladder_gives_up_only_for_a_reason_and_never_waits_too_long(history):
     ladder = Ladder()
-    fruitless = 0
-    last_delay_s = 0.0
+    blamed, fruitless = 0, []
     for death in history:
         action = ladder.after(death)
-        if death.first_start and not death.ours and death.exit_code in (2, 3, 4, 5):
+        if death.ours:
+            assert action == Restart(0.0)
+        elif death.first_start and death.exit_code in (2, 3, 4, 5):
             assert action == GiveUp(ExitCode(death.exit_code))
             return
-        if clears(death):
-            fruitless, last_delay_s = 0, 0.0
+        elif achieved(death):
+            blamed, fruitless = 0, []
             assert action == Restart(0.0)
-        elif is_fruitless(death):
-            fruitless += 1
-            if fruitless == GIVE_UP_AFTER:
+        elif death.blamed >= 0:
+            blamed += 1
+            if blamed == SET_ASIDE_IN_A_ROW * death.max_attempts:
                 assert action == GiveUp(ExitCode.GAVE_UP)
                 return
-            assert isinstance(action, Restart)
-            assert last_delay_s <= action.delay_s <= MOST_DELAY_S
-            assert action.delay_s > 0 or fruitless == 1
-            last_delay_s = action.delay_s
+            assert action == Restart(delay_s(death.attempts - 1, FIRST_DELAY_S, MOST_DELAY_S))
+        elif no_broker(death):
+            assert action == Restart(MOST_DELAY_S)
+        elif len(fruitless) == GIVE_UP_AFTER - 1:
+            assert action == GiveUp(ExitCode.GAVE_UP)
+            return
         else:
-            assert action == Restart(0.0 if death.ours else MOST_DELAY_S)
+            fruitless.append(action.delay_s)
+            assert fruitless == sorted(fruitless)
+            assert fruitless[0] == 0.0
+            assert fruitless[-1] <= MOST_DELAY_S
 
 
 @given(st.lists(st.integers(0, 3), min_size=1))

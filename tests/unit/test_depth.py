@@ -1,6 +1,6 @@
 import pytest
 
-from kqmp.core.depth import LIMIT_MAX, Depth
+from kqmp.core.depth import LIMIT_MAX, REFILL_BELOW, Depth
 
 AHEAD_S = 0.25
 
@@ -36,15 +36,32 @@ def test_a_lane_that_gets_few_messages_does_not_grow_a_limit_it_never_needed():
     assert depth.limit <= 2
 
 
-def test_a_lane_that_is_more_than_half_full_does_not_grow():
+def test_a_lane_that_need_not_be_filled_again_does_not_grow():
     depth = Depth(AHEAD_S, 0, 0.0)
     depth.observe(1, 0, 0.01)
     depth.observe(3, 0, 0.02)
     assert depth.limit == 4
-    depth.observe(4, 3, 0.03)
+    depth.observe(3, 4, 0.03)
     assert depth.limit == 4
-    depth.observe(5, 2, 0.031)
+    depth.observe(4, 3, 0.031)
     assert depth.limit == 8
+    depth.observe(4, 8, 0.032)
+    depth.observe(5, 7, 0.033)
+    assert depth.limit == 8
+
+
+def test_a_fetcher_that_fills_a_lane_as_soon_as_it_wants_it_turns_seldom():
+    depth = Depth(AHEAD_S, 0, 0.0)
+    cursor = turns = 0
+    now_s = 0.0
+    outstanding = depth.limit
+    while now_s < 2.0:
+        done = max(1, outstanding - int(REFILL_BELOW * depth.limit))
+        cursor, outstanding, now_s = cursor + done, outstanding - done, now_s + done * 0.001
+        depth.observe(cursor, outstanding, now_s)
+        outstanding, turns = depth.limit, turns + 1
+    assert 240 <= depth.limit <= 250
+    assert turns < 60
 
 
 def test_the_limit_is_the_time_ahead_at_the_measured_speed():
