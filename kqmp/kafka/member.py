@@ -148,19 +148,23 @@ class Member:
             messages = [first]
             if count > 1:
                 messages += self._consumer.consume(count - 1, 0)
-        if any(map(_ERROR, messages)):
+        keys = list(map(_KEY, messages))
+        # An error has no key: where every message has one, 25 ns a message are saved.
+        if None in keys and any(map(_ERROR, messages)):
             messages = self._without_errors(messages)
             if not messages:
                 return None
-        return self._columns(messages)
+            keys = list(map(_KEY, messages))
+        return self._columns(messages, keys)
 
-    def _columns(self, messages: list[ck.Message]) -> Fetched:
+    def _columns(self, messages: list[ck.Message], keys: list[bytes | None]) -> Fetched:
         partitions = list(map(_PARTITION, messages))
         runs = _runs(partitions)
         if len(runs) > 4 * len(self._reading) + 4:
             # Many short runs: sort by partition (stable, so that offsets still ascend).
             order = sorted(range(len(messages)), key=lambda index: partitions[index])
             messages = [messages[index] for index in order]
+            keys = [keys[index] for index in order]
             runs = _runs(sorted(partitions))
         stamps = types = headers = None
         if "timestamp" in self._wanted:
@@ -171,7 +175,7 @@ class Member:
             headers = list(map(_HEADERS, messages))
         columns = Columns(
             list(map(_OFFSET, messages)),
-            list(map(_KEY, messages)),
+            keys,
             list(map(_VALUE, messages)),
             stamps,
             types,
