@@ -135,7 +135,9 @@ def _look_at_handler(
             yield Finding("error", "handler", text, ExitCode.CONFIG)
         return conf
     try:
-        order = service.Order(ref=parse_target(name), conf=conf, missing=missing)
+        order = service.Order(
+            ref=parse_target(name), conf=conf, has_file=given.file is not None, missing=missing
+        )
         probed = service.probe(order)
     except KqmpError as error:
         yield Finding("error", "handler", _without_word(str(error)), error.exit_code)
@@ -144,15 +146,15 @@ def _look_at_handler(
     if conf is None and not missing:
         return None
     try:
-        if conf is None:
+        if given.file is None:
             order = service.Order(
-                ref=order.ref, conf=None, missing=missing, changes=flags.changes(given)
+                ref=order.ref, conf=conf, missing=missing, changes=flags.changes(given)
             )
         plan = service.plan_of(order, probed)
     except ConfigError as error:
         yield from _config_errors(error.problems)
         return conf
-    if conf is None:
+    if probed.conf:
         text = f"of the Queue {probed.name}: {', '.join(plan.conf.describe())}"
         yield Finding("ok", "config", text)
     return plan.conf

@@ -7,6 +7,7 @@ import click
 
 from kqmp.config.keys import KEY, KEY_BY_KQ
 from kqmp.configfile import TOP_LEVEL, Loaded, load, load_from_flags
+from kqmp.configfile.names import unknown
 from kqmp.errors import ConfigError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -106,15 +107,15 @@ def changes(given: Given) -> dict[str, Any]:
         ConfigError: a key is unknown.
     """
     found: dict[str, Any] = {}
-    unknown = []
+    wrong = []
     for name, value in _pairs(given.sets, "--set").items():
         key = KEY_BY_KQ.get(name.lower()) or KEY.get(name.lower())
         if key is None:
-            unknown.append(f"--set {name}: unknown key")
+            wrong.append(f"--set {name}: {unknown(name)}")
         else:
             found[key.name] = value
-    if unknown:
-        raise ConfigError(*unknown)
+    if wrong:
+        raise ConfigError(*wrong)
     kafka = _pairs(given.properties, "-X")
     return {**found, **given.shortcuts, **({"kafka": kafka} if kafka else {})}
 

@@ -89,12 +89,13 @@ def _order(
         ConfigError: the file or a flag is wrong.
         HandlerImportError: TARGET is not written as module:name.
     """
+    has_file = given.file is not None
     try:
         loaded = flags.read(given)
     except ConfigError as error:
-        if target is None or given.file is not None:
+        if target is None or has_file:
             raise
-        # TARGET may be a Queue, which brings its configuration along.
+        # TARGET may be a Queue: it brings its configuration along, and the flags change that.
         return service.Order(
             ref=parse_target(target),
             conf=None,
@@ -107,6 +108,8 @@ def _order(
     return service.Order(
         ref=_ref(target, loaded.conf.handler, given),
         conf=loaded.conf,
+        has_file=has_file,
+        changes={} if has_file else flags.changes(given),
         section=_json(section),
         document=_json(loaded.document),
         notes=tuple(loaded.notes),

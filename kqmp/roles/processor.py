@@ -21,6 +21,7 @@ from setproctitle import setproctitle
 from kqmp.core.backoff import delay_s
 from kqmp.errors import ExitCode, HandlerImportError, KqmpError
 from kqmp.handler import Context, Handler, HandlerRef, load, mark_processor
+from kqmp.handler.loading import trace_of
 from kqmp.message import Columns, Message
 from kqmp.obs import histogram, logs
 from kqmp.ring import bell
@@ -36,7 +37,7 @@ from kqmp.roles.stdio import outlive_readers
 WAIT_S: Final = 0.5
 #: Handlers that take longer are timed on every message; others on one frame in `SAMPLE_FRAMES`.
 TIMED_ALWAYS_NS: Final = 50_000
-SAMPLE_FRAMES: Final = 16
+SAMPLE_FRAMES: Final = 64
 #: Back-off between the attempts of a failing message (ForceCommit false).
 RETRY_FIRST_S: Final = 0.1
 RETRY_MOST_S: Final = 5.0
@@ -194,7 +195,7 @@ class Processor:
         """Run the handler on messages `begin` to `end`; failures are passed over or retried."""
         calls = self._calls(frame, begin, end)
         number, stop = frame.first + begin, frame.first + end
-        loop = self._timed if self._slow or self._frames % SAMPLE_FRAMES == 0 else self._untimed
+        loop = self._timed if self._slow or self._frames % SAMPLE_FRAMES == 1 else self._untimed
         while number < stop:
             try:
                 loop(calls, number)
@@ -313,9 +314,10 @@ def _prepare(spec: control.ProcessorSpec, channel: control.Channel) -> Handler:
     )
     try:
         handler.setup(context)
-    except Exception as error:
-        text = f"setup of {handler.name} failed: {type(error).__name__}: {error}"
-        log.exception("%s", text)
+    except Exception as error:  # noqa: BLE001 - a handler may raise anything
+        # Told by the coordinator, once, however many processors fail of it.
+        what = f"{type(error).__name__}: {error}{trace_of(error)}"
+        text = f"setup of {handler.name} failed: {what}"
         _fail(channel, ExitCode.WORKER_START, text)
     return handler
 

@@ -44,6 +44,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ref: HandlerRef
     #: None: the handler must turn out to be a `Queue`, which brings its own.
     conf: KqConf | None
+    #: Whether `conf` was read from a file, which a `Queue` contradicts.
+    has_file: bool = False
     #: What is wrong with the configuration if `conf` is None and the handler is no `Queue`.
     missing: tuple[str, ...] = ()
     #: Fields to change in the configuration of a `Queue`; `kafka` is added to it.
@@ -230,7 +232,7 @@ def plan_of(order: Order, probed: control.Probed) -> Plan:
         ConfigError: there is no configuration, or there are two.
     """
     conf = order.conf
-    if probed.conf and conf is not None:
+    if probed.conf and order.has_file:
         msg = f"{order.ref.name} is a Queue, which has its own configuration: leave -f FILE out"
         raise ConfigError(msg)
     if probed.conf:
