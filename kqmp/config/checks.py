@@ -23,6 +23,10 @@ from kqmp.config.properties import (
 from kqmp.config.secret import Secret
 from kqmp.config.units import parse_duration_ms, parse_size
 
+#: How much longer than DrainTimeout a fetcher may stay away from `poll`: it waits a little longer
+#: than the coordinator in a rebalance, and then commits.
+POLL_MARGIN_MS = 10_000
+POLL_INTERVAL = "max.poll.interval.ms"
 #: librdkafka's upper bound of `queued.min.messages`.
 READ_AHEAD_MESSAGES_HIGH = 10_000_000
 
@@ -262,7 +266,27 @@ def _contradictions(
             f"{values['ordering']} contradicts {name_of('commit_in_order')} true, which means"
             " partition; leave one of them out",
         )
+    yield from _poll_contradictions(values, name_of)
     yield from _security_contradictions(values, name_of)
+
+
+def _poll_contradictions(
+    values: Mapping[str, object], name_of: Callable[[str], str]
+) -> Iterable[Problem]:
+    """A poll interval in which a revoked partition cannot be drained."""
+    properties, drain_timeout = values.get("kafka"), values.get("drain_timeout")
+    if not isinstance(properties, Mapping) or not isinstance(drain_timeout, timedelta):
+        return
+    least_ms = drain_timeout // timedelta(milliseconds=1) + POLL_MARGIN_MS
+    given = str(properties.get(POLL_INTERVAL, ""))
+    if given.isdecimal() and int(given) < least_ms:
+        yield Problem(
+            ("kafka", "drain_timeout"),
+            f"{given!r} is refused: a revoked partition is drained ({name_of('drain_timeout')}"
+            f" {KEY['drain_timeout'].format(drain_timeout)}) before the fetcher polls again;"
+            f" use {least_ms} or more",
+            POLL_INTERVAL,
+        )
 
 
 def _security_contradictions(

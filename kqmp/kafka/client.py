@@ -7,6 +7,7 @@ what a user sets there is laid over the defaults here without a further look.
 from typing import Final
 
 from kqmp.config import KqConf
+from kqmp.config.checks import POLL_MARGIN_MS
 from kqmp.config.memory import prefetch_bytes
 from kqmp.core.life import SESSION_TIMEOUT_MS
 
@@ -15,6 +16,8 @@ from kqmp.core.life import SESSION_TIMEOUT_MS
 FETCH_BACKOFF_MS: Final = 2
 #: Least `receive.message.max.bytes`: a single larger message still comes.
 RECEIVE_BYTES_MIN: Final = 256 << 20
+#: librdkafka's default of `max.poll.interval.ms`; a longer DrainTimeout raises it.
+POLL_INTERVAL_MS: Final = 300_000
 _INT32_MAX: Final = 2_147_483_647
 
 
@@ -60,6 +63,8 @@ def consumer_properties(conf: KqConf, index: int) -> dict[str, object]:
         "auto.offset.reset": "error",
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": SESSION_TIMEOUT_MS,
+        # A revoke waits for the handlers, and the fetcher does not poll meanwhile.
+        "max.poll.interval.ms": max(POLL_INTERVAL_MS, conf.drain_timeout_ms + POLL_MARGIN_MS),
         "fetch.min.bytes": conf.min_bytes,
         "fetch.wait.max.ms": conf.max_wait_ms,
         "fetch.max.bytes": max(conf.max_bytes, 1_000_000),

@@ -263,6 +263,10 @@ def test_an_unknown_name_is_a_type_error_as_in_every_python_call() -> None:
             {"ca_file": "/ca.pem", "kafka": {"security.protocol": "SASL_PLAINTEXT"}},
             ["kafka: security.protocol", "ca_file"],
         ),
+        (
+            {"drain_timeout": "50s", "kafka": {"max.poll.interval.ms": 59_999}},
+            ["kafka: max.poll.interval.ms", "drain_timeout 50s", "60000"],
+        ),
     ],
 )
 def test_contradictions_name_both_keys(values: dict[str, Any], parts: list[str]) -> None:
@@ -323,7 +327,7 @@ def test_properties_that_break_guarantees_are_refused_with_the_reason(name: str)
         ("enable.partition.eof", "0"),
         ("enable.ssl.certificate.verification", True),
         ("ssl.endpoint.identification.algorithm", "https"),
-        ("max.poll.interval.ms", 300_000),
+        ("max.poll.interval.ms", 30_000),
         ("fetch.min.bytes", 1),
         ("session.timeout.ms", 6000),
         ("isolation.level", "read_uncommitted"),
