@@ -36,7 +36,9 @@ class Assignment:
         #: Assigned partitions that could not be claimed yet, for want of an answer from Kafka, and
         #: whether their position is to be chosen anew.
         self.unclaimed: dict[int, bool] = {}
+        #: Grant of each claim, and the group's position that it told.
         self._claimed: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
         self._grant = 0
         #: Positions sent in an asynchronous commit and not answered, by partition.
         self.unanswered: dict[int, tuple[int, int]] = {}
@@ -68,10 +70,11 @@ class Assignment:
         except KafkaException as error:
             log.warning("no positions yet for %d partitions: %s", len(self.unclaimed), error)
             return
-        resets = [p for p, anew in self.unclaimed.items() if anew]
-        normal = [p for p in self.unclaimed if p not in resets]
-        for partitions, reset in ((normal, False), (resets, True)):
-            items = [(p, chosen.get(p, known[p] or 0)) for p in partitions]
+        # Where the start was chosen, what this engine did before counts no more: the topic may be
+        # another one of the same name.
+        found = [(p, known[p] or 0) for p in self.unclaimed if p not in chosen]
+        for items, reset in ((found, False), (list(chosen.items()), True)):
+            self._committed.update(items)
             for some in control.in_messages(items):
                 self._channel.tell(control.Claims(self._grant, some, reset, unread))
                 unread = 0
@@ -93,7 +96,10 @@ class Assignment:
         positions = {}
         for partition, epoch, position in message.items:
             if self._claimed.get(partition) == message.grant and not self.stopping:
-                self.openings[partition] = Opening(epoch, partition, position)
+                opening = Opening(epoch, partition, position)
+                # What this engine finished but could not commit counts as under way.
+                opening.committed_position = min(position, self._committed[partition])
+                self.openings[partition] = opening
                 positions[partition] = position
         if positions:
             self.member.read_from(positions)

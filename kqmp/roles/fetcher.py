@@ -10,12 +10,13 @@ import gc
 import logging
 import sys
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from setproctitle import setproctitle
 
 from kqmp.config import KqConf
-from kqmp.core.batch import SPAN_MAX, Part
+from kqmp.core.batch import SPAN_MAX, Opening, Part
 from kqmp.errors import BrokerError, ExitCode
 from kqmp.kafka import client
 from kqmp.kafka.member import Fetched, KafkaError, KafkaException, Member
@@ -141,8 +142,7 @@ class Fetcher:
         """Turn the loop once: control, lanes, fetch, dispatch."""
         now = time.monotonic()
         self._control()
-        self._dispatcher.look(now)
-        moved = self._dispatcher.send()
+        moved = self._send()
         wanted = 0 if self._assignment.stopping else self._dispatcher.wanted()
         if wanted:
             count = max(1, min(wanted, BATCH, BATCH_BYTES // self._bytes_each))
@@ -150,14 +150,19 @@ class Fetcher:
             self._served_s = now
             fetched = self._member.fetch(count, EAGER_S if eager else IDLE_S)
             self._take(fetched)
-            self._dispatcher.send()
+            self._send()
         elif now - self._served_s >= SERVE_S:
             self._served_s = now
             self._take(self._member.fetch(1, 0))
-            self._dispatcher.send()
+            self._send()
         elif not moved:
             self._assignment.deferred += self._channel.wait(self._dispatcher.wait_s())
         self._housekeeping(now)
+
+    def _send(self) -> bool:
+        """Dispatch, on a fresh look at the lanes: a fetch may have waited since the last one."""
+        self._dispatcher.look(time.monotonic())
+        return self._dispatcher.send()
 
     def _take(self, fetched: Fetched | None) -> None:
         """Place a batch, less what is not open or lies below its position."""
@@ -173,10 +178,14 @@ class Fetcher:
         self._bytes_each = max(1, fetched.value_bytes // count)
         if parts:
             self._dispatcher.place(columns, parts, fetched.value_bytes)
-            for opening, _ in parts:
-                if opening.fetched_position - opening.committed_position > SPAN_MAX - 2 * BATCH:
-                    self._long_span.add(opening.partition)
+            self._watch_spans(opening for opening, _ in parts)
         self._dispatcher.count_up(count, fetched.value_bytes, dropped)
+
+    def _watch_spans(self, openings: Iterable[Opening]) -> None:
+        """Note which have so much under way that they must pause until more is committed."""
+        for opening in openings:
+            if opening.fetched_position - opening.committed_position > SPAN_MAX - 2 * BATCH:
+                self._long_span.add(opening.partition)
 
     def _wanted_parts(self, fetched: Fetched) -> tuple[list[Part], bytearray]:
         """Return the parts to place, and a mask of their messages."""
@@ -207,6 +216,8 @@ class Fetcher:
             match message:
                 case control.Opens():
                     self._assignment.open(message)
+                    self._watch_spans(self._assignment.openings.values())
+                    self._throttle()
                 case control.Commit(items):
                     self._commit(items)
                 case control.Stop():
