@@ -11,7 +11,7 @@ from typing import Final
 from kqmp.config.memory import RINGS_IN_BAYS
 from kqmp.core.batch import Chunk, Columns, Opening, Part, split_by_lane
 from kqmp.core.bays import Bay
-from kqmp.core.depth import Depth
+from kqmp.core.depth import REFILL_BELOW, Depth
 from kqmp.core.slots import KeyLanes
 from kqmp.ring import bell
 from kqmp.ring import words as w
@@ -21,9 +21,6 @@ from kqmp.ring.log import NOTHING_HELD, DispatchWriter, Run, Touched, encode_rec
 
 #: Messages that all bays together may hold before fetching is paused.
 BAY_COUNT_MAX: Final = 20_000
-#: A lane asks for more when it holds less than this part of what it may hold, so that a slow
-#: handler is fed in few large steps.
-REFILL_BELOW: Final = 0.75
 #: Longest and shortest wait for a full lane to drain.
 WAIT_MAX_S: Final = 0.05
 WAIT_MIN_S: Final = 0.0005
@@ -150,7 +147,10 @@ class Dispatcher:
         self._slots.begin_batch(loads, weights, numbers, self._now_s)
         if self._ordering == "partition":
             return b"".join(bytes([self._slots[p.opening.partition]]) * p.count for p in parts)
-        return bytes(map(self._slots.__getitem__, columns.keys))
+        keys = columns.keys
+        if keys[0] is None and keys.count(None) == count:
+            return self._share_out(count, loads, weights)
+        return bytes(map(self._slots.__getitem__, keys))
 
     @staticmethod
     def _share_out(count: int, loads: list[float], weights: list[float]) -> bytes:
