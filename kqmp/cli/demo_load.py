@@ -1,0 +1,69 @@
+"""How much `kqmp demo` has to do: what a message costs is chosen for this machine."""
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from kqmp.cli import demo_handler
+from kqmp.config import usable_cores
+
+#: How long the two runs should take; what a message costs is chosen for it, within bounds.
+ENGINE_S: Final = 15.0
+PLAIN_S: Final = 7.5
+WORK_S_MIN: Final = 250e-6
+WORK_S_MAX: Final = 2e-3
+#: How long the speed of this machine is measured.
+CALIBRATION_S: Final = 0.4
+#: The machine counts as busy if so many processes wanted each core in the last minute.
+BUSY: Final = 0.75
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much there is to do."""
+
+    messages: int
+    #: The plain loop is slower: it gets a part, and its speed is compared.
+    plain_messages: int
+    processors: int
+    #: Why so many cores are usable, from `usable_cores`.
+    cores_why: str
+    #: CPU time of one message, and the hashes that take it on this machine.
+    work_s: float
+    rounds: int
+    #: Load average of the last minute, if other programs take a good part of the cores.
+    busy: float = 0.0
+
+
+def measure(messages: int, processors: int | None) -> Load:
+    """Find out how many hashes make up the time that a message is to take.
+
+    Args:
+        messages: how many there are, >= 4.
+        processors: of the engine; None: the usable cores.
+    """
+    cores, why = usable_cores()
+    average = os.getloadavg()[0]
+    processors = processors or cores
+    work_s = ENGINE_S * min(cores, processors) / messages
+    work_s = min(WORK_S_MAX, max(WORK_S_MIN, work_s))
+    return Load(
+        messages=messages,
+        plain_messages=min(messages // 4, int(PLAIN_S / work_s)),
+        processors=processors,
+        cores_why=why,
+        work_s=work_s,
+        rounds=max(1, round(work_s / _seconds_per_round())),
+        busy=average if average > BUSY * cores else 0.0,
+    )
+
+
+def _seconds_per_round() -> float:
+    """Measure what a hash costs here and now: on a busy machine more, to keep the demo short."""
+    rounds = 0
+    began_s = time.perf_counter()
+    while (passed_s := time.perf_counter() - began_s) < CALIBRATION_S:
+        demo_handler.work(b"calibration", 1000)
+        rounds += 1000
+    return passed_s / rounds
