@@ -88,6 +88,8 @@ class ProbeSpec(Message, frozen=True, gc=False, tag="probe_spec"):
 
     #: msgpack of a `HandlerRef`.
     handler: bytes
+    #: How long it may take; shortly before, the probe says where it hangs.
+    limit_s: float
     log_level: str
     log_encoding: Literal["plain", "json"] = "plain"
 

@@ -21,8 +21,6 @@ from kqmp.obs import logs
 from kqmp.roles import control
 from kqmp.roles.spawn import become_child, first_message
 
-#: How long importing TARGET (and calling it) may take.
-PROBE_S: Final = 60.0
 #: Name of the method by which a `Queue`, which this layer does not know, shows what it holds:
 #: it returns (`HandlerRef`, `KqConf.to_wire()`).
 QUEUE_METHOD: Final = "__kqmp_queue__"
@@ -106,7 +104,7 @@ def main() -> None:
     assert isinstance(spec, control.ProbeSpec)
     logs.setup("probe", level=spec.log_level, encoding=spec.log_encoding)
     # Before the coordinator's patience ends: what hangs shows where.
-    faulthandler.dump_traceback_later(PROBE_S - 1)
+    faulthandler.dump_traceback_later(max(0.1, spec.limit_s - 1))
     mark_processor()
     try:
         channel.send(look(msgspec.msgpack.decode(spec.handler, type=HandlerRef)))

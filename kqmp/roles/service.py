@@ -161,7 +161,7 @@ def probe(
         HandlerImportError: it cannot be imported or used, or importing it takes too long.
     """
     packed = msgspec.msgpack.encode(order.ref)
-    spec = control.ProbeSpec(packed, order.log_level, order.log_encoding)
+    spec = control.ProbeSpec(packed, PROBE_S, order.log_level, order.log_encoding)
     child = spawn("kqmp.roles.probe", spec, env=child_environment(), stderr=stderr)
     try:
         answer = _answer(child, parent)
