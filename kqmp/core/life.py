@@ -114,7 +114,7 @@ class _Life:
     def drain(self, deadline_s: float, answer: tuple[int, int] | None) -> None:
         """Leave open; where it drains already, only the earlier deadline counts."""
         if self.state is State.DRAINING:
-            deadline_s = min(deadline_s, self.deadline_s)
+            deadline_s, answer = min(deadline_s, self.deadline_s), None
         self.state = State.DRAINING
         self.deadline_s = deadline_s
         self.answer = answer
@@ -164,8 +164,10 @@ class Partitions:
             answered: whether the member waits for a `Closed`; not when the partition was lost.
 
         Returns:
-            Whether the partition is draining for this member now; if not, the member never had it
-            open (or not any more, or is dead) and nothing of it is in the lanes on its behalf.
+            Whether it drains from now on and will be answered for; if not, this assignment of the
+            member's never had it open, and has nothing to commit. That includes one that drains
+            already: it was lost, or out of range, and another member, or a choice, may have moved
+            the group's position since.
         """
         life = self._lives.get(partition)
         if life is None or member in self._dead:
@@ -173,8 +175,9 @@ class Partitions:
         life.forget_claims(member)
         if life.owner != member or life.state is State.CLOSED:
             return False
+        was_open = life.state is State.OPEN
         life.drain(deadline_s, (member, grant) if answered else None)
-        return True
+        return was_open
 
     def died(self, member: int, deadline_s: float) -> list[int]:
         """A member's process is dead: drain what it had, drop its claims.

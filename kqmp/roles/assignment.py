@@ -59,27 +59,35 @@ class Assignment:
     def claim(self) -> None:
         """Read or choose the positions of unclaimed partitions and tell the coordinator.
 
-        What Kafka does not answer stays unclaimed; the fetcher tries again later.
+        What Kafka does not answer stays unclaimed; the fetcher tries again later. So does what is
+        out of range while a commit of its old position is unanswered: the broker could take that
+        one last.
         """
-        if not self.unclaimed:
+        wanted = {
+            partition: anew
+            for partition, anew in self.unclaimed.items()
+            if not anew or partition not in self.unanswered
+        }
+        if not wanted:
             return
         try:
-            known = self.member.committed(self.unclaimed)
-            fresh = [p for p, anew in self.unclaimed.items() if anew or known[p] is None]
+            known = self.member.committed(wanted)
+            fresh = [p for p, anew in wanted.items() if anew or known[p] is None]
             chosen, unread = self._choose(fresh)
         except KafkaException as error:
-            log.warning("no positions yet for %d partitions: %s", len(self.unclaimed), error)
+            log.warning("no positions yet for %d partitions: %s", len(wanted), error)
             return
         # Where the start was chosen, what this engine did before counts no more: the topic may be
         # another one of the same name.
-        found = [(p, known[p] or 0) for p in self.unclaimed if p not in chosen]
+        found = [(p, known[p] or 0) for p in wanted if p not in chosen]
         for items, reset in ((found, False), (list(chosen.items()), True)):
             self._committed.update(items)
             for some in control.in_messages(items):
                 self._channel.tell(control.Claims(self._grant, some, reset, unread))
                 unread = 0
-        self._claimed.update(dict.fromkeys(self.unclaimed, self._grant))
-        self.unclaimed.clear()
+            for partition, _ in items:
+                self._claimed[partition] = self._grant
+                del self.unclaimed[partition]
 
     def _choose(self, partitions: list[int]) -> tuple[dict[int, int], int]:
         """Choose start positions by `Offset`, commit them, and count what will not be read."""
