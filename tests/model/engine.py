@@ -205,6 +205,10 @@ class Host:
         role = self._fetchers.pop(actor)
         excuse_held(self.ledger, role._dispatcher, range(len(self.ledger.logs)))
 
+    def held_count(self) -> int:
+        """Return the messages in all bays."""
+        return sum(role._dispatcher.held_count for role in self._fetchers.values())
+
     def check_bounds(self) -> None:
         """Bays, and what lies between the committed and the fetched position, are bounded."""
         for actor, role in self._fetchers.items():

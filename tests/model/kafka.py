@@ -221,6 +221,13 @@ class Broker:
         if session.consumer.is_gone or actor.frozen_until_s > self.world.now_s:
             self.expire(session)
 
+    def is_read_beyond(self, partition: int, position: int) -> bool:
+        """Whether the group, or somebody who reads, is above `position`, or may be soon."""
+        return (self.committed[partition] or 0) > position or any(
+            c.commits_under_way or (not c.is_gone and c.positions.get(partition, 0) > position)
+            for c in self.consumers
+        )
+
     # Commits.
 
     def take(self, commit: Commit) -> None:
@@ -265,6 +272,7 @@ class Broker:
         self.ledger.committed(partition, position)
 
     def _answer(self, commit: Commit, code: int | None) -> None:
+        commit.consumer.commits_under_way -= 1
         delay_s = self.world.rng.random() * self.faults.slow_s
         if code == ck.KafkaError._TIMED_OUT:
             delay_s += 0.5
@@ -293,6 +301,7 @@ class Consumer:
         self.is_in_callback = False
         self.is_gone = False
         self.is_fenced = False
+        self.commits_under_way = 0
         self._arrival_s = 0.0
         self._callbacks: dict[str, Callable[..., None]] = {}
         broker.consumers.append(self)
@@ -416,6 +425,7 @@ class Consumer:
 
     def _send(self, commit: Commit, asynchronous: bool) -> None:
         """One connection keeps the order, but for commits that librdkafka sends again later."""
+        self.commits_under_way += 1
         rng, faults = self.world.rng, self.broker.faults
         arrival_s = max(self._arrival_s, self.world.now_s + rng.random() * faults.slow_s)
         if asynchronous and rng.random() < faults.late:

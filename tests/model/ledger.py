@@ -65,6 +65,8 @@ class Log:
     reasons: set[Reason] = field(default_factory=set)
     #: The broker has told a reader that its position is out of range.
     is_out_of_range: bool = False
+    #: It has lost its end.
+    is_cut: bool = False
     #: Set back by an operator to here: the next opening must begin here.
     reset_to: int | None = None
     #: The engine that has to see it. If another one comes between it cannot know.
@@ -278,6 +280,7 @@ class Ledger:
                 message.settle()
         log.messages = [m for m in log.messages if m.offset < position]
         log.high = position
+        log.is_cut = True
         log.front = min(log.front, len(log.messages))
 
     def set_back(self, partition: int, position: int, engine: int) -> None:
