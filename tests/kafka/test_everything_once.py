@@ -1,7 +1,8 @@
 """Everything is handled once, and a restart consumes nothing.
 
-Method: a topic full of messages, an engine, an outside observer of the committed positions. When the ledger has everything, SIGTERM: exit 0, committed positions equal the ends, no
-duplicate. A second engine on the same group then calls no handler.
+Method: an engine on a topic full of messages (two fetchers: on one that fills), an outside observer
+of the committed positions. When the ledger has everything, SIGTERM: exit 0, committed positions
+equal the ends, no duplicate. A second engine on the same group then handles only what is new.
 """
 
 import pytest

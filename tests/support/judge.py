@@ -86,7 +86,7 @@ class Verdict:
 
 def judge(
     produced: Collection[Produced],
-    records: Sequence[Record],
+    records: Iterable[Record],
     *,
     ordering: str = "key",
     final: Collection[int] = FINAL,
@@ -96,7 +96,7 @@ def judge(
 
     Args:
         produced: what the brokers acknowledged; of one topic.
-        records: the ledger, in file order.
+        records: the ledger, in file order; gone through more than once.
         ordering: "key", "partition" or "unordered": what is owed.
         final: kinds of record that finish a message.
         excused: uids that need no end (set aside, or not to be read at all).
@@ -221,7 +221,7 @@ class Kill(NamedTuple):
 
 
 def unbounded_repeats(
-    produced: Iterable[Produced], records: Sequence[Record], kills: Sequence[Kill]
+    produced: Iterable[Produced], records: Iterable[Record], kills: Sequence[Kill]
 ) -> tuple[list[str], Counter[str]]:
     """Return repeats that no kill accounts for, and how many each role's kills do account for.
 

@@ -87,10 +87,12 @@ class Ledger:
 
     @contextlib.contextmanager
     def handling(self, message: Any) -> Iterator[None]:
-        """Note start and end; an `Exception` is noted as failed, anything else not at all."""
+        """Note start and end; a failure is noted as such, what ends the process not at all."""
         self.start(message)
         try:
             yield
+        except MemoryError:
+            raise
         except Exception:
             place = (message.partition, message.offset)
             self._write(FAILED, place, message.key, message.value)
@@ -105,13 +107,36 @@ class Ledger:
         self._write(END, (NO_PARTITION, NO_OFFSET), key, value)
 
 
+class Records:
+    """Records in file order, kept as bytes: a soak writes millions."""
+
+    def __init__(self) -> None:
+        self._portions: list[bytes] = []
+
+    def append(self, portion: bytes) -> None:
+        """Add whole records."""
+        self._portions.append(portion)
+
+    def __iter__(self) -> Iterator[Record]:
+        for portion in self._portions:
+            yield from unpack(portion)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._portions)) // RECORD.size
+
+
+def unpack(portion: bytes) -> Iterator[Record]:
+    """Yield the records of some bytes."""
+    return map(Record._make, RECORD.iter_unpack(portion))
+
+
 class Tail:
     """Reads a growing ledger; keeps all records and which uids have ended."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_bytes = 0
-        self.records: list[Record] = []
+        self.records = Records()
         self.ended: set[int] = set()
 
     @property
@@ -124,17 +149,14 @@ class Tail:
 
     def poll(self) -> list[Record]:
         """Read what is new and return it."""
-        new: list[Record] = []
         whole = self.written * RECORD.size
-        if whole > self._read_bytes:
-            with self._path.open("rb") as file:
-                file.seek(self._read_bytes)
-                data = file.read(whole - self._read_bytes)
-            self._read_bytes = whole
-            new = [
-                Record(k, p, pid, off, ns, key, uid, crc)
-                for k, p, pid, off, ns, key, uid, crc in RECORD.iter_unpack(data)
-            ]
-            self.records += new
-            self.ended.update(record.uid for record in new if record.kind != START)
+        if whole <= self._read_bytes:
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            data = file.read(whole - self._read_bytes)
+        self._read_bytes = whole
+        self.records.append(data)
+        new = list(unpack(data))
+        self.ended.update(record.uid for record in new if record.kind != START)
         return new

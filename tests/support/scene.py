@@ -52,6 +52,18 @@ def consume(message):
     ledger.end(message)
 """
 
+#: A handler that stands still until the file $GATE exists.
+GATED = """
+import os, time
+from tests.support.ledger import Ledger
+ledger = Ledger()
+
+def consume(message):
+    with ledger.handling(message):
+        while not os.path.exists(os.environ["GATE"]):
+            time.sleep(0.05)
+"""
+
 
 class Scene:
     """What a test on real Kafka works with; made by the fixture `scene`, which ends all of it."""
@@ -92,6 +104,8 @@ class Scene:
             "Topic": self.topic,
             "Offset": "first",
             "Processors": 2,
+            # Blind kills blame the message at hand; three in a row must not set one aside.
+            "MaxAttempts": 20,
             "Kafka": {"session.timeout.ms": SESSION_MS} | dict(given.pop("Kafka", {})),
         }
         place = self._directory / f"engine-{len(self.engines)}"
@@ -198,8 +212,11 @@ class Killer:
         self.kills: list[Kill] = []
         self._field = field
 
-    def _note(self, role: str, victim: psutil.Process) -> None:
-        self.kills.append(Kill(time.monotonic_ns(), role, victim.pid, self._field.committed()))
+    def note(self, role: str, victim: psutil.Process | None = None) -> None:
+        """Note a cause of repeats just before it happens: a kill, a rebalance, a broker's end."""
+        positions = self._field.committed()
+        pid = victim.pid if victim else 0
+        self.kills.append(Kill(time.monotonic_ns(), role, pid, positions))
 
     def child(self, engine: Engine, role: str, least_s: float = 0.1, most_s: float = 0.5) -> None:
         """Let load run for a moment, kill a random child of a role, wait for its successor."""
@@ -208,7 +225,7 @@ class Killer:
         engine.wait_until(find, f"a {role} to kill")
         alive = find()
         victim = self.chance.choice(alive)
-        self._note(role, victim)
+        self.note(role, victim)
         victim.kill()
         engine.wait_until(
             lambda: victim not in (now := find()) and len(now) >= len(alive),
@@ -220,7 +237,7 @@ class Killer:
     ) -> set[psutil.Process]:
         """Let load run for a moment, kill the coordinator; return who must end with it."""
         time.sleep(self.chance.uniform(least_s, most_s))
-        self._note("coordinator", engine.coordinator)
+        self.note("coordinator", engine.coordinator)
         return engine.kill()
 
     def pids(self, role: str) -> set[int]:
@@ -239,7 +256,7 @@ class Killer:
         kills = Counter(kill.role for kill in self.kills)
         print(f"{verdict}; kills {dict(kills)}; duplicates by cause {dict(counts)}")
         assert counts["processor"] <= kills["processor"]
-        losses = kills["fetcher"] + kills["coordinator"]
+        losses = len(self.kills) - kills["processor"]
         assert verdict.duplicates <= kills["processor"] + losses * self._field.partitions * SPAN_MAX
         return counts
 

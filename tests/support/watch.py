@@ -39,12 +39,12 @@ class Observer:
         while True:
             try:
                 answer = self._client.committed(self._asked, timeout=min(2.0, timeout_s))
-                break
             except KafkaException:  # the group's coordinator is starting or moving
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
-        return {part.partition: part.offset for part in answer if part.offset >= 0}
+            else:
+                return {part.partition: part.offset for part in answer if part.offset >= 0}
 
     def close(self) -> None:
         """Free the client."""
