@@ -1,5 +1,6 @@
 """scripts/broken tells a guarded line from an unguarded one, and a useless patch from both."""
 
+import difflib
 import importlib.machinery
 import importlib.util
 import sys
@@ -17,15 +18,7 @@ HEADER = """\
 # why: a test of the tool itself
 """
 
-# The line numbers do not matter to git, the context does: there is only one such line.
-DIFF = """\
-diff --git a/kqmp/__init__.py b/kqmp/__init__.py
---- a/kqmp/__init__.py
-+++ b/kqmp/__init__.py
-@@ -{line} +{line} @@
--{old}
-+{new}
-"""
+FILE = "kqmp/__init__.py"
 
 
 @pytest.fixture
@@ -47,10 +40,14 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def write_patch(broken: ModuleType, name: str, new: str, tests: str, old: str = "") -> None:
     """Write a patch that replaces the version's line of kqmp/__init__.py."""
-    lines = (ROOT / "kqmp" / "__init__.py").read_text().splitlines()
-    number = next(n for n, line in enumerate(lines, 1) if line.startswith("__version__"))
-    diff = DIFF.format(line=number, old=old or lines[number - 1], new=new)
-    (broken.PATCHES / f"{name}.patch").write_text(HEADER.format(tests=tests) + diff)
+    found = (ROOT / FILE).read_text().splitlines(keepends=True)
+    number = next(n for n, line in enumerate(found) if line.startswith("__version__"))
+    before, after = list(found), list(found)
+    before[number] = f"{old}\n" if old else found[number]
+    after[number] = f"{new}\n"
+    diff = "".join(difflib.unified_diff(before, after, f"a/{FILE}", f"b/{FILE}"))
+    header = HEADER.format(tests=tests)
+    (broken.PATCHES / f"{name}.patch").write_text(f"{header}diff --git a/{FILE} b/{FILE}\n{diff}")
 
 
 VERSION_TEST = "tests/unit/test_project.py -k version"
