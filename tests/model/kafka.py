@@ -258,18 +258,21 @@ class Broker:
         before = self.committed[partition]
         log = self.ledger.logs[partition]
         self.world.note(f"broker: {partition} committed at {position}, was {before}")
+        # Whose partition it was when it was sent, and is not any more.
+        is_stale = commit.is_late and partition not in commit.consumer.owned
         log.is_set_back = before is not None and position < before and commit.is_late
         if commit.is_choice and (before is None or log.is_out_of_range):
             self.ledger.skip_to(partition, position)
             self.ledger.excuse(partition, "chosen")
             log.is_out_of_range = False
         elif before is not None and position < before:
-            if not commit.is_late:
+            if not commit.is_late and not log.is_moved_by_stale:
                 self.ledger.went_back(partition, before, position)
-            self.ledger.forget_issued(partition)
+            self.ledger.forget_taken(partition)
             self.ledger.excuse(partition, "late commit")
+        log.is_moved_by_stale = is_stale
         self.committed[partition] = position
-        self.ledger.committed(partition, position)
+        self.ledger.committed(commit.consumer.engine, partition, position)
 
     def _answer(self, commit: Commit, code: int | None) -> None:
         commit.consumer.commits_under_way -= 1
@@ -405,7 +408,7 @@ class Consumer:
         for partition, position in positions.items():
             if partition not in self.owned:
                 self.broker.ledger.foreign(partition, self.name)
-            if not is_choice and self.session is not None:
+            if not is_choice:
                 self.broker.ledger.issue(self.engine, partition, position)
         answers: list[int | None] = []
         generation = self.session.generation if self.session else -1
@@ -523,7 +526,7 @@ class Consumer:
                 self.broken.add(partition)
                 errors.append((partition, position))
                 log.is_out_of_range = True
-                self.broker.ledger.forget_issued(partition)
+                self.broker.ledger.forget_taken(partition)
                 continue
             start = bisect_left(log.messages, position, key=attrgetter("offset"))
             count = min(len(log.messages) - start, limit - len(taken))

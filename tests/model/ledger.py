@@ -74,6 +74,8 @@ class Log:
     #: A commit that librdkafka sent again, late, has set the group's position back: it stays there
     #: until the partition moves on.
     is_set_back: bool = False
+    #: Such a commit of a former owner was the last: the present one may be below it.
+    is_moved_by_stale: bool = False
     #: Engines that may still handle messages of it though it was taken from them.
     fenced: set[int] = field(default_factory=set)
 
@@ -99,7 +101,8 @@ class Ledger:
         self._key_index: dict[Message, int] = {}
         #: (engine, key) -> who handles it now.
         self._running: dict[Any, str] = {}
-        self.issued: dict[tuple[int, int], int] = {}
+        #: (engine, partition) -> position of the last commit that the broker took.
+        self.taken: dict[tuple[int, int], int] = {}
         self.counts: dict[str, int] = defaultdict(int)
 
     # The log.
@@ -126,8 +129,8 @@ class Ledger:
 
     def start(self, engine: int, who: str, message: Message, owner: int | None) -> None:
         """A handler is called; `owner` is the engine to which the group gave the partition."""
-        is_zombie = owner != engine
-        if is_zombie and engine not in self.logs[message.partition].fenced:
+        is_zombie = engine in self.logs[message.partition].fenced
+        if owner != engine and not is_zombie:
             raise Violation(f"{message} handled by {who} after its partition was given up")
         self.world.note(f"handles {message} key={message.key!r}{' (zombie)' * is_zombie}")
         order = self._order_of(message)
@@ -195,6 +198,8 @@ class Ledger:
         log = self.logs[partition]
         if engine != log.reset_engine:
             self._forget_reset(log)
+        if log.reset_to is not None and position <= log.reset_to:
+            log.reset_to = None
         if committed is not None:
             self._check_start(log, partition, position)
             log.fenced.discard(engine)
@@ -224,9 +229,8 @@ class Ledger:
         if log.first_unsettled() < position:
             unfinished = log.messages[log.front]
             raise Violation(f"loss: {partition} opened at {position}, {unfinished} is unfinished")
-        if log.reset_to is not None and position > log.reset_to:
+        if log.reset_to is not None:
             raise Violation(f"reset of {partition} to {log.reset_to} ignored: opened at {position}")
-        log.reset_to = None
 
     def excuse(self, partition: int, what: str, engine: int = ANYBODY) -> None:
         """Something happened after which messages above the committed position may repeat.
@@ -240,14 +244,14 @@ class Ledger:
 
     def issue(self, engine: int, partition: int, position: int) -> None:
         """An engine asks the broker to commit."""
-        last = self.issued.get((engine, partition), -1)
+        last = self.taken.get((engine, partition), -1)
         if position < last:
             raise Violation(f"stale commit: {partition} to {position}, this engine was at {last}")
-        self.issued[engine, partition] = position
 
-    def committed(self, partition: int, position: int) -> None:
+    def committed(self, engine: int, partition: int, position: int) -> None:
         """The broker took a commit."""
         log = self.logs[partition]
+        self.taken[engine, partition] = position
         if log.first_unsettled() < position:
             unfinished = log.messages[log.front]
             raise Violation(f"loss: {partition} committed at {position}, {unfinished} is unfinished")
@@ -260,11 +264,11 @@ class Ledger:
     def foreign(self, partition: int, who: str) -> None:
         raise Violation(f"{who} reads or commits {partition}, which it does not own")
 
-    def forget_issued(self, partition: int) -> None:
+    def forget_taken(self, partition: int) -> None:
         """After this a commit below an earlier one is right."""
-        for engine, number in list(self.issued):
+        for engine, number in list(self.taken):
             if number == partition:
-                del self.issued[engine, number]
+                del self.taken[engine, number]
 
     def skip_to(self, partition: int, position: int) -> None:
         """The start was chosen, or set forward: what lies below is nobody's business."""
@@ -282,6 +286,12 @@ class Ledger:
         log.high = position
         log.is_cut = True
         log.front = min(log.front, len(log.messages))
+
+    def operated(self, partition: int) -> None:
+        """An operator sets the group's position."""
+        self._forget_reset(self.logs[partition])
+        self.forget_taken(partition)
+        self.excuse(partition, "reset")
 
     def set_back(self, partition: int, position: int, engine: int) -> None:
         """An operator wants everything from here on handled once more, and this engine knows."""

@@ -223,8 +223,7 @@ class Schedule:
             position = self.rng.randint(log.low, log.high)
             self.world.note(f"operator: {partition} from {before} to {position}")
             self.broker.committed[partition] = position
-            self.ledger.forget_issued(partition)
-            self.ledger.excuse(partition, "reset")
+            self.ledger.operated(partition)
             if position > before:
                 self.ledger.skip_to(partition, position)
             elif position < before:
@@ -303,11 +302,13 @@ class Schedule:
             if not self.alive():
                 self.start_engine()
             return False
+        if any(c.session is None or c.events for c in self.broker.consumers if not c.is_gone):
+            return False
         for partition, log in enumerate(self.ledger.logs):
             owner = self.broker.owner(partition)
             if owner is None or owner.consumer.is_gone:
                 return False
-            if partition not in owner.consumer.positions:
+            if not log.low <= owner.consumer.positions.get(partition, -1) <= log.high:
                 return False
             if log.first_unsettled() != float("inf"):
                 return False
