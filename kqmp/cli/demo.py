@@ -16,12 +16,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 import click
-import psutil
 
 from kqmp.cli import demo_handler
 from kqmp.cli.demo_engine import Engine, Kill, recovery_s
 from kqmp.cli.demo_ledger import Ledger, Verdict, judge
-from kqmp.cli.demo_load import Load, measure
+from kqmp.cli.demo_load import PLAIN_S_MAX, Load, measure
 from kqmp.cli.demo_report import Outcome, problems, table
 from kqmp.cli.demo_watch import Watch
 from kqmp.cli.screen import Screen
@@ -164,10 +163,11 @@ class Demo:
                 process = start_helper("kqmp.cli.demo_loop", arguments)
             cleaning.callback(end_helper, process)
             watch = Watch(ledger, load.plain_messages)
-            while watch.goes_on() and process.poll() is None:
+            while watch.goes_on() and watch.passed_s < PLAIN_S_MAX and process.poll() is None:
                 self._screen.progress(f"plain loop    {watch}")
                 _wait_for(process, LOOK_S)
             self._screen.end_progress()
+            end_helper(process)
             verdict = judge(ledger.read(), demo_handler.crcs_of(load.messages))
         self._screen.line(f"plain loop    {verdict.per_second:,.0f} messages a second")
         return verdict
@@ -180,6 +180,7 @@ class Demo:
             engine = Engine(arguments, _environment(ledger, load))
             cleaning.callback(engine.close)
             self._watch_engine(engine, Watch(ledger, load.messages), load)
+            engine.look()  # the successors of those that were killed last
             code = engine.stop()
             verdict = judge(ledger.read(), demo_handler.crcs_of(load.messages))
             if code != 0:
@@ -190,7 +191,7 @@ class Demo:
         starts = verdict.first_start_ns
         return Outcome(
             messages=load.messages,
-            plain_messages=load.plain_messages,
+            plain_messages=min(load.plain_messages, plain.distinct),
             processors=load.processors,
             plain=plain,
             engine=verdict,
@@ -206,19 +207,19 @@ class Demo:
         next_kill_s = 0.0
         while watch.goes_on() and engine.exit_code() is None:
             time.sleep(LOOK_S)
-            running = engine.look()
             now_s = time.monotonic()
             if self._torture:
                 is_due = now_s >= next_kill_s and 0 < watch.done < load.messages * TORTURE_UNTIL
             else:
                 is_due = watch.done >= next_kill
-            if is_due and self._kill_one(engine, running, watch):
+            if is_due and self._kill_one(engine, watch):
                 next_kill, next_kill_s = load.messages + 1, now_s + TORTURE_S
             self._screen.progress(f"engine        {watch}")
         self._screen.end_progress()
 
-    def _kill_one(self, engine: Engine, running: dict[int, psutil.Process], watch: Watch) -> bool:
-        """Kill a processor that has handled something lately; tell whether there was one."""
+    def _kill_one(self, engine: Engine, watch: Watch) -> bool:
+        """Kill a processor that has handled something; tell whether there was one."""
+        running = engine.look()
         candidates = sorted(watch.take_active() & set(running))
         if not candidates:
             return False

@@ -9,10 +9,12 @@ from kqmp.cli import demo_handler
 from kqmp.config import usable_cores
 
 #: How long the two runs should take; what a message costs is chosen for it, within bounds.
-ENGINE_S: Final = 15.0
-PLAIN_S: Final = 7.5
-WORK_S_MIN: Final = 250e-6
+ENGINE_S: Final = 12.0
+PLAIN_S: Final = 6.0
+WORK_S_MIN: Final = 200e-6
 WORK_S_MAX: Final = 2e-3
+#: On a machine that turns busy the plain loop is cut off: its speed is known by then.
+PLAIN_S_MAX: Final = 10.0
 #: How long the speed of this machine is measured.
 CALIBRATION_S: Final = 0.4
 #: The machine counts as busy if so many processes wanted each core in the last minute.

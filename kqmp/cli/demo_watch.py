@@ -28,6 +28,11 @@ class Watch:
         """Different messages handled."""
         return len(self._distinct)
 
+    @property
+    def passed_s(self) -> float:
+        """Time since the first message was seen; 0 before that."""
+        return time.monotonic() - self._first_s if self._first_s else 0.0
+
     def goes_on(self) -> bool:
         """Read what is new; tell whether there is more to come."""
         new = self._ledger.read(self._read)
@@ -46,6 +51,6 @@ class Watch:
         return active
 
     def __str__(self) -> str:
-        passed_s = time.monotonic() - self._first_s if self._first_s else 0.0
+        passed_s = self.passed_s
         rate = f"  {self.done / passed_s:,.0f}/s" if passed_s > 0.5 else ""
         return f"{self.done:>9,} of {self._total:,}{rate}"
