@@ -120,9 +120,9 @@ class Demo:
             f"kqmp demo: {messages:,} messages of {demo_handler.KEYS:,} keys,"
             f" {load.work_s * 1e6:.0f} us of CPU each; usable cores: {load.cores_why}"
         )
-        if load.busy:
+        if load.busy_cores:
             self._screen.line(
-                f"note: other programs keep this machine busy (load average {load.busy:.1f}):"
+                f"note: other programs use {load.busy_cores:.1f} of the cores now:"
                 " the speed-up will say little"
             )
         with MockHost(TOPIC, PARTITIONS) as host:

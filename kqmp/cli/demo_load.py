@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+import psutil
+
 from kqmp.cli import demo_handler
 from kqmp.config import usable_cores
 
@@ -17,8 +19,8 @@ WORK_S_MAX: Final = 2e-3
 PLAIN_S_MAX: Final = 10.0
 #: How long the speed of this machine is measured.
 CALIBRATION_S: Final = 0.4
-#: The machine counts as busy if so many processes wanted each core in the last minute.
-BUSY: Final = 0.75
+#: The machine counts as busy if other programs use this part of the usable cores.
+BUSY: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Load:
     #: CPU time of one message, and the hashes that take it on this machine.
     work_s: float
     rounds: int
-    #: Load average of the last minute, if other programs take a good part of the cores.
-    busy: float = 0.0
+    #: How many of the cores other programs use, if that is a good part of them; else 0.
+    busy_cores: float = 0.0
 
 
 def measure(messages: int, processors: int | None) -> Load:
@@ -46,19 +48,27 @@ def measure(messages: int, processors: int | None) -> Load:
         processors: of the engine; None: the usable cores.
     """
     cores, why = usable_cores()
-    average = os.getloadavg()[0]
     processors = processors or cores
     work_s = ENGINE_S * min(cores, processors) / messages
     work_s = min(WORK_S_MAX, max(WORK_S_MIN, work_s))
+    _cores_used()
+    round_s = _seconds_per_round()
+    others = _cores_used() - 1  # all but the one that measured
     return Load(
         messages=messages,
         plain_messages=min(messages // 4, int(PLAIN_S / work_s)),
         processors=processors,
         cores_why=why,
         work_s=work_s,
-        rounds=max(1, round(work_s / _seconds_per_round())),
-        busy=average if average > BUSY * cores else 0.0,
+        rounds=max(1, round(work_s / round_s)),
+        busy_cores=others if others > BUSY * cores else 0.0,
     )
+
+
+def _cores_used() -> float:
+    """Return how many of the cores that we may use were in use since the last call."""
+    percents = psutil.cpu_percent(percpu=True)
+    return sum(percents[core] for core in os.sched_getaffinity(0) if core < len(percents)) / 100
 
 
 def _seconds_per_round() -> float:

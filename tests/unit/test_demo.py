@@ -294,3 +294,12 @@ def test_processors_beyond_the_cores_make_no_message_dearer(
     cores(2)
     assert demo_load.measure(100_000, 8).work_s == demo_load.measure(100_000, 2).work_s
     assert demo_load.measure(100_000, 8).processors == 8
+
+
+@pytest.mark.parametrize(("used", "busy"), [(1.0, 0.0), (1.4, 0.0), (2.0, 1.0), (0.2, 0.0)])
+def test_a_busy_machine_is_noticed(
+    cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, used: float, busy: float
+) -> None:
+    cores(2)
+    monkeypatch.setattr(demo_load, "_cores_used", lambda: used)
+    assert demo_load.measure(1000, None).busy_cores == pytest.approx(busy)
