@@ -21,9 +21,9 @@ from kqmp.roles.positions import Positions
 from kqmp.roles.spawn import Stderr
 from kqmp.roles.tree import FetcherSlot, Plan, Slot, Tree, monotonic_s
 
-#: Time between passes while messages flow, and while nothing happens.
+#: Time between passes while batches flow fast, partitions drain or the engine stops, and otherwise.
 PASS_S: Final = 0.02
-IDLE_PASS_S: Final = 0.2
+IDLE_PASS_S: Final = 0.1
 #: A fetcher that has not turned its loop for so long is frozen (a wall clock set back can do it).
 FROZEN_S: Final = 300.0
 #: Fetchers and processors get this long to leave after the last commit.

@@ -21,6 +21,8 @@ from kqmp.roles.tree import FetcherSlot, LaneSlot, Tree, monotonic_s
 
 #: After a partition is lost another member has it: drain shortly.
 LOST_DRAIN_S: Final = 1.0
+#: With more log records than this in one pass the next one comes soon, before the log fills up.
+RECORDS_MANY: Final = 4
 
 log = logging.getLogger("kqmp.coordinator")
 
@@ -120,15 +122,15 @@ class Positions:
             log.warning("partitions %s drain: their fetcher is dead", sorted(draining))
 
     def look(self, now_s: float) -> bool:
-        """Read the logs, then close what has drained; return whether anything is going on.
+        """Read the logs, then close what has drained; return whether to look again soon.
 
         What the fetchers said and who died must have been heard before: a partition is closed only
         on a pass begun after that.
         """
-        busy = False
+        count = 0
         for slot in self._tree.fetchers:
             for record in slot.reader.read():
-                busy = True
+                count += 1
                 # Runs follow each other by number on each lane, across partitions.
                 runs = [
                     (run.lane, run.first, t.epoch, run.offsets) for t in record for run in t.runs
@@ -147,7 +149,7 @@ class Positions:
             for partition, epoch, _ in draining:
                 slot = self._epoch_slots[epoch]
                 self._close(partition, epoch, states[slot.index], force=partition in overdue)
-        return busy or bool(draining)
+        return count > RECORDS_MANY or bool(draining)
 
     def _close(self, partition: int, epoch: int, states: list[LaneState], *, force: bool) -> None:
         """Close a draining partition if nothing of it is left in the lanes, or by force."""
