@@ -18,7 +18,6 @@ from confluent_kafka.admin import (
 )
 
 from kqmp.config import KqConf
-from kqmp.errors import ExitCode
 from kqmp.kafka import client, findings
 from kqmp.kafka.findings import Finding, GroupState
 from kqmp.kafka.member import REFUSALS, Bounds
@@ -56,8 +55,7 @@ def look(conf: KqConf) -> Iterator[Finding]:
     try:
         consumer = ck.Consumer({**properties, "error_cb": errors.append}, logger=_silent)
     except ck.KafkaException as error:
-        text = f"librdkafka refuses it: {error.args[0].str()}; mend it under Kafka (-X)"
-        yield Finding("error", "kafka", text, ExitCode.CONFIG)
+        yield findings.property_finding(error.args[0])
         return
     try:
         yield from _look_at_cluster(conf, consumer, errors, properties)

@@ -55,6 +55,13 @@ class GroupState:
     instance_ids: frozenset[str] = frozenset()
 
 
+def property_finding(error: ck.KafkaError) -> Finding:
+    """Say which property librdkafka refuses, and which key it comes from."""
+    key = "CaFile" if "ssl.ca.location" in error.str() else "it under Kafka (-X)"
+    text = f"librdkafka refuses the configuration: {error.str()}; mend {key}"
+    return Finding("error", "kafka", text, ExitCode.CONFIG)
+
+
 def connection_finding(conf: KqConf, errors: Collection[ck.KafkaError]) -> Finding:
     """Say why no broker could be asked; `errors` holds at least one, oldest first."""
     names = ", ".join(conf.brokers)

@@ -129,6 +129,20 @@ def test_partitions_without_a_leader_are_named() -> None:
     assert "[1, 2]" in found[0].text
 
 
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("Failed to create consumer: ssl.ca.location failed: No such file", "mend CaFile"),
+        ('No such configuration property: "x"', "mend it under Kafka (-X)"),
+    ],
+)
+def test_a_refused_property_names_the_key_to_mend(reason: str, advice: str) -> None:
+    finding = findings.property_finding(ck.KafkaError(ck.KafkaError._INVALID_ARG, reason))
+    assert finding.code is ExitCode.CONFIG
+    assert reason in finding.text
+    assert finding.text.endswith(advice)
+
+
 # ---- group
 
 
