@@ -100,16 +100,19 @@ class Assignment:
         return chosen, 0 if first else sum(ends.high - ends.low for ends in bounds.values())
 
     def open(self, message: control.Opens) -> None:
-        """Read from the positions that the coordinator gives, where the grant still stands."""
+        """Read from the positions that the coordinator gives, where the grant still stands.
+
+        While the engine stops they are not read any more, but may have to be committed.
+        """
         positions = {}
         for partition, epoch, position in message.items:
-            if self._claimed.get(partition) == message.grant and not self.stopping:
+            if self._claimed.get(partition) == message.grant:
                 opening = Opening(epoch, partition, position)
                 # What this engine finished but could not commit counts as under way.
                 opening.committed_position = min(position, self._committed[partition])
                 self.openings[partition] = opening
                 positions[partition] = position
-        if positions:
+        if positions and not self.stopping:
             self.member.read_from(positions)
 
     def revoked(self, partitions: list[int]) -> None:
