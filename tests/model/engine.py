@@ -3,7 +3,7 @@
 import logging
 import os
 import selectors
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ import msgspec
 
 from kqmp.config import KqConf
 from kqmp.core import slots
+from kqmp.core.batch import Chunk, Part
 from kqmp.core.life import State
 from kqmp.errors import BrokerError, ExitCode, InternalError, KqmpError
 from kqmp.handler import Handler
@@ -34,7 +35,6 @@ from kqmp.roles import (
     tree,
 )
 from kqmp.roles.coordinator import Coordinator
-from kqmp.roles.dispatch import Dispatcher
 from kqmp.roles.positions import Positions
 from kqmp.roles.tree import FetcherSlot, LaneSlot, Plan
 from tests.model import control as fakes
@@ -155,6 +155,7 @@ class Host:
         self.in_hand: dict[Actor, Message] = {}
         self._engine_of: dict[Actor, Engine] = {}
         self._fetchers: dict[Actor, fetcher.Fetcher] = {}
+        self._processors: dict[Actor, ModelProcessor] = {}
 
     def start_engine(self, conf: KqConf) -> Engine:
         engine = Engine(self, len(self.engines), conf)
@@ -203,6 +204,7 @@ class Host:
 
     def _fetcher_died(self, actor: Actor) -> None:
         role = self._fetchers.pop(actor)
+        assert isinstance(role._dispatcher, ModelDispatcher)
         excuse_held(self.ledger, role._dispatcher, range(len(self.ledger.logs)))
 
     def held_count(self) -> int:
@@ -237,6 +239,8 @@ class Host:
             columns=frozenset(),
         )
         role = processor.Processor(spec, channel, handler)
+        assert isinstance(role, ModelProcessor)
+        self._processors[actor] = role
         self.world.step()
         channel.tell(control.Ready())
         try:
@@ -277,7 +281,9 @@ class Host:
             self.in_hand.pop(self.world.running, None)
 
     def _processor_died(self, actor: Actor) -> None:
-        message = self.in_hand.pop(actor, None)
+        self.in_hand.pop(actor, None)
+        role = self._processors.pop(actor, None)
+        message = None if role is None else role.message_at_cursor()
         if message is not None:
             engine = self._engine_of[actor].number
             blamed = not actor.is_killed_by_parent
@@ -292,17 +298,45 @@ class ModelProcessor(processor.Processor):
     """The real processor; what it sets aside is told to the ledger."""
 
     host: Host
+    def message_at_cursor(self) -> Message | None:
+        """The message that a death is blamed on: its state word and its cursor say so."""
+        lane, words = self._lane, self._words
+        if words[w.STATE] != w.STATE_IN_FRAME:
+            return None
+        end = self._ends.end()
+        while (frame := lane.next_frame(end, None)) is not None:
+            if words[w.CURSOR] < frame.first + frame.count:
+                return self._message_of(frame, words[w.CURSOR] - frame.first)
+            lane.position += frame.length
+        return None
+
+    def _message_of(self, frame: Frame, index: int) -> Message:
+        value = frame.values[index]
+        assert value is not None
+        return self.host.ledger.messages[int(value.split(b":")[0])]
 
     def _set_aside(self, frame: Frame, index: int) -> None:
-        message = self.host.ledger.messages[int(frame.values[index].split(b":")[0])]  # type: ignore[union-attr]
-        self.host.ledger.set_aside(message, self._spec.max_attempts)
+        self.host.ledger.set_aside(self._message_of(frame, index), self._spec.max_attempts)
         super()._set_aside(frame, index)
+
+
+class ModelDispatcher(dispatch.Dispatcher):
+    """The real dispatcher; it remembers what it is writing to a lane."""
+
+    in_writing: Sequence[Part] = ()
+
+    def _write(self, index: int, chunk: Chunk) -> bool:
+        self.in_writing = chunk.parts
+        is_written = super()._write(index, chunk)
+        self.in_writing = ()
+        return is_written
 
 
 class ModelAssignment(assignment.Assignment):
     """The real assignment; a revoke that was not answered in time is told to the ledger."""
 
     host: Host
+    _dispatcher: ModelDispatcher
 
     def _drop(self, partitions: list[int]) -> list[int]:
         excuse_held(self.host.ledger, self._dispatcher, partitions)
@@ -317,9 +351,16 @@ class ModelAssignment(assignment.Assignment):
         return final
 
 
-def excuse_held(ledger: Ledger, dispatcher: Dispatcher, partitions: Iterable[int]) -> None:
-    """What is finished above a held message repeats when it is dropped: there is no done set yet."""
+def excuse_held(ledger: Ledger, dispatcher: ModelDispatcher, partitions: Iterable[int]) -> None:
+    """What is finished above a held message repeats when it is dropped: there is no done set yet.
+
+    Held is also what is in a lane and not published.
+    """
     held = {opening.partition for bay in dispatcher._bays for opening in bay.openings()}
+    held.update(opening.partition for opening in dispatcher._runs)
+    held.update(opening.partition for opening, _ in dispatcher.in_writing)
+    if dispatcher.pending:
+        held.update(partitions)
     for partition in held.intersection(partitions):
         ledger.excuse(partition, "held messages dropped")
 
@@ -349,6 +390,7 @@ def installed(host: Host) -> Iterator[None]:
         (processor, "Processor", type("P", (ModelProcessor,), {"host": host})),
         (processor, "select", SimpleNamespace(poll=lambda: fakes.Poller(world), POLLIN=1)),
         (fetcher, "Assignment", type("A", (ModelAssignment,), {"host": host})),
+        (fetcher, "Dispatcher", ModelDispatcher),
         (fetcher, "Member", ModelMember),
         (member, "ck", stand_in(host.consumer)),
         (coordinator, "selectors", SimpleNamespace(

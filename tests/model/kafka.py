@@ -234,7 +234,7 @@ class Broker:
         """A commit arrives."""
         rng = self.world.rng
         if self.is_down:
-            self.world.at(0.2, partial(self.take, commit))
+            self.world.at(commit.consumer.arrival_s(self.down_until_s), partial(self.take, commit))
             return
         session = commit.session
         if session not in self.sessions:
@@ -408,7 +408,7 @@ class Consumer:
         for partition, position in positions.items():
             if partition not in self.owned:
                 self.broker.ledger.foreign(partition, self.name)
-            if not is_choice:
+            if not is_choice and self.session is not None:
                 self.broker.ledger.issue(self.engine, partition, position)
         answers: list[int | None] = []
         generation = self.session.generation if self.session else -1
@@ -430,13 +430,17 @@ class Consumer:
         """One connection keeps the order, but for commits that librdkafka sends again later."""
         self.commits_under_way += 1
         rng, faults = self.world.rng, self.broker.faults
-        arrival_s = max(self._arrival_s, self.world.now_s + rng.random() * faults.slow_s)
         if asynchronous and rng.random() < faults.late:
             commit.is_late = True
-            arrival_s = self.world.now_s + rng.random() * 1.5
+            delay_s = rng.random() * 1.5
         else:
-            self._arrival_s = arrival_s
-        self.world.at(arrival_s - self.world.now_s, partial(self.broker.take, commit))
+            delay_s = self.arrival_s(self.world.now_s + rng.random() * faults.slow_s)
+        self.world.at(delay_s, partial(self.broker.take, commit))
+
+    def arrival_s(self, earliest_s: float) -> float:
+        """Return after how long something arrives: not before what was sent before it."""
+        self._arrival_s = max(self._arrival_s, earliest_s)
+        return self._arrival_s - self.world.now_s
 
     def _answered(self, code: int | None, offsets: list[Part]) -> None:
         self.events.append(("commit", (code, offsets)))
@@ -526,6 +530,7 @@ class Consumer:
                 self.broken.add(partition)
                 errors.append((partition, position))
                 log.is_out_of_range = True
+                self.broker.ledger.excuse(partition, "out of range")
                 self.broker.ledger.forget_taken(partition)
                 continue
             start = bisect_left(log.messages, position, key=attrgetter("offset"))

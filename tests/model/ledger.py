@@ -177,7 +177,7 @@ class Ledger:
 
     def died_with(self, engine: int, message: Message, *, blamed: bool) -> None:
         """A processor died with this message in its hands."""
-        message.is_excused = True
+        message.is_excused = message.started > 0
         message.is_retried = False
         message.deaths += blamed
         self._running.pop((engine, self._order_of(message)), None)

@@ -302,6 +302,8 @@ class Schedule:
             if not self.alive():
                 self.start_engine()
             return False
+        if any(actor.doom is not None for actor in self.world.actors):
+            return False
         if any(c.session is None or c.events for c in self.broker.consumers if not c.is_gone):
             return False
         for partition, log in enumerate(self.ledger.logs):

@@ -80,6 +80,7 @@ class Actor:
         self.is_dying = self.is_dead = True
         self.exit_code = code
         self.world.note(f"{self.name} ends: {code}")
+        self.world.running = None
         for call in self.at_death:
             call()
 
