@@ -114,6 +114,8 @@ class Member:
         self._listener = listener
         self._wanted = frozenset(wanted)
         self._reading: set[int] = set()
+        #: What librdkafka holds paused: it keeps that over unassign and assign.
+        self._paused: set[int] = set()
         #: (partition, offset) pairs at which the log no longer is (or is not yet).
         self.out_of_range: list[tuple[int, int]] = []
         #: The last error that was worth telling, for start-up and logs.
@@ -221,6 +223,8 @@ class Member:
             [ck.TopicPartition(self.topic, p, offset) for p, offset in positions.items()]
         )
         self._reading.update(positions)
+        # Else a partition given up while it was paused would never be read again.
+        self.resume(self._paused.intersection(positions))
 
     def stop_reading(self, partitions: Iterable[int]) -> None:
         """Fetch these partitions no more. In a revoke callback this ends the rebalance."""
@@ -230,11 +234,15 @@ class Member:
 
     def pause(self, partitions: Iterable[int]) -> None:
         """Stop fetching for a while; what was prefetched is dropped and fetched again."""
-        self._consumer.pause(self._parts(self._reading.intersection(partitions)))
+        reading = self._reading.intersection(partitions)
+        self._consumer.pause(self._parts(reading))
+        self._paused |= reading
 
     def resume(self, partitions: Iterable[int]) -> None:
         """Go on after `pause`."""
-        self._consumer.resume(self._parts(self._reading.intersection(partitions)))
+        reading = self._reading.intersection(partitions)
+        self._consumer.resume(self._parts(reading))
+        self._paused -= reading
 
     def committed(self, partitions: Iterable[int]) -> dict[int, int | None]:
         """Return the group's committed positions, None where there is none. Blocking, 1-6 ms.
