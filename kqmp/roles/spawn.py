@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -143,14 +144,32 @@ def become_child(argv: list[str], title: str) -> control.Channel:
     for number in FOR_THE_COORDINATOR:
         signal.signal(number, _ignore)
     # A forked child of the handler must end on TERM again, or a Pool in a handler hangs.
-    os.register_at_fork(after_in_child=_default_term)
+    os.register_at_fork(
+        before=_hold_term, after_in_parent=_release_term, after_in_child=_default_term
+    )
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_COORDINATOR)
     setproctitle(title)
     return control.Channel(control.adopt(int(argv[1])))
 
 
+_before_fork = threading.local()
+
+
+def _hold_term() -> None:
+    """Block TERM while a process forks.
+
+    One that reached the child before it has the default would run our handler, and be lost.
+    """
+    _before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release_term() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _before_fork.mask)
+
+
 def _default_term() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release_term()
 
 
 def first_message(channel: control.Channel, timeout_s: float = 30.0) -> control.Message:

@@ -3,7 +3,8 @@
 Method: under steady load kill the only node with SIGKILL, start it again some seconds later. Every
 process of the engine is the same as before; the ledger is whole and in order. The session with the
 group may have ended meanwhile: what is repeated lies at or above the committed position that was
-read just before the kill.
+read just before the kill. A second run kills the broker when all is handled and not yet committed:
+the engine knows what it has done, commits that when the broker is back, and repeats nothing.
 """
 
 import time
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from tests.kafka.conftest import SceneFactory
-from tests.support.scene import SLOW, Killer
+from tests.support.scene import FAST, SLOW, Killer
 
 pytestmark = pytest.mark.engine
 
@@ -44,3 +45,20 @@ def test_a_broker_restart_under_load_loses_nothing(scene: SceneFactory) -> None:
     verdict.assert_sound()
     causes.assert_bounded(verdict)
     assert field.committed() == field.ends()
+
+
+def test_what_was_finished_while_the_broker_was_away_is_not_repeated(scene: SceneFactory) -> None:
+    field = scene(partitions=4)
+    engine = field.engine(FAST, {"Kafka": {"session.timeout.ms": 3000}})
+    field.wait_settled(engine, 1)
+    field.watch_commits()
+    field.feed.send(4000)
+    field.wait_all_handled(engine)
+    field.cluster.kill(1)
+    try:
+        time.sleep(AWAY_S + 1)
+    finally:
+        field.cluster.restart(1)
+    engine.wait_until(lambda: field.committed() == field.ends(), "all committed after all")
+    engine.stop()
+    field.verdict().assert_sound(duplicates_at_most=0)
