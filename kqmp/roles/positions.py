@@ -67,7 +67,9 @@ class Positions:
                 slot.commit_sent_s = None
                 for partition, epoch, position in items:
                     self.partitions.committed(partition, epoch, position)
-                    self.unconfirmed.pop((partition, epoch), None)
+                    # An answer to an earlier commit may come after the final one was sent.
+                    if position >= self.unconfirmed.get((partition, epoch), position):
+                        self.unconfirmed.pop((partition, epoch), None)
                 if error:
                     log.info("commit refused: %s (tried again)", error)
             case control.Lag(lag, partitions):
@@ -170,10 +172,12 @@ class Positions:
 
     def _force(self, lane: LaneSlot, epoch: int, fetcher: FetcherSlot) -> None:
         """Kill the processor that still has messages of an epoch, so that they end unfinished."""
+        if len(lane.forced | lane.skip.keys()) >= SKIP_LIMIT:
+            # With a full skip list it drains on instead: what is not skipped would be repeated.
+            return
         if lane.child is None:
             lane.skip[epoch] = fetcher.reader.end_numbers()[lane.index]
-        elif epoch not in lane.forced and len(lane.forced) + len(lane.skip) < SKIP_LIMIT:
-            # With a full skip list it drains on instead: what is not skipped would be repeated.
+        elif epoch not in lane.forced:
             log.warning("%s is killed: a partition of it must be closed now", lane.title)
             lane.forced.add(epoch)
             self._tree.kill(lane)
@@ -181,17 +185,27 @@ class Positions:
     def commit(self, now_s: float) -> None:
         """Tell each fetcher the positions that moved: on the interval, or as a span grows long."""
         due = now_s - self._commit_s >= self._conf.commit_interval_ms / 1000
+        # Until it is short again: its fetcher may have paused, and then no record comes any more.
+        self._commit_early = self._commit_early and self._is_span_long()
         if not due and not self._commit_early:
             return
         if due:
             self._commit_s = now_s
-        self._commit_early = False
         for slot in self._tree.fetchers:
             if slot.child is None or slot.commit_sent_s is not None:
                 continue
             for some in control.in_messages(self._moved(slot)):
                 slot.commit_sent_s = now_s
                 self._tell(slot, control.Commit(some))
+
+    def _is_span_long(self) -> bool:
+        """Whether some partition has more than half of what it may have under way."""
+        return any(
+            slot.inflight.fetched(epoch) - self.partitions.committed_position(partition)
+            > SPAN_MAX // 2
+            for slot in self._tree.fetchers
+            for partition, epoch in self.partitions.openings(slot.member)
+        )
 
     def finish(self) -> None:
         """Send all fetchers their final positions, after which they leave the group."""
