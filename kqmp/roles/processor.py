@@ -124,6 +124,8 @@ class Processor:
                 self._lane.cursor_word[0] = frame.first + end
             else:
                 self._run_around_aside(frame, begin, end)
+                if self._lane.cursor != frame.first + end:
+                    return
 
     def _stretches(self, frame: Frame, start: int) -> Iterator[tuple[int, int, bool]]:
         """Yield (begin, end, skipped) of adjacent messages from index `start`."""

@@ -1,0 +1,38 @@
+"""A processor that is told to stop between two partitions of a frame."""
+
+from types import SimpleNamespace
+
+from kqmp.ring.frame import Section, encode_payload
+from kqmp.ring.lane import LaneControl, LaneReader, LaneWriter, create
+from kqmp.roles.processor import Processor
+
+
+def test_a_stop_in_a_retry_leaves_what_lies_behind_unfinished() -> None:
+    fd = create(1 << 16)
+    writer = LaneWriter(fd, 0, 0)
+    payload = encode_payload([5, 6, 7], [b"k"] * 3, [b"fails", b"skipped", b"next"])
+    sections = [Section(1, 0, 0, 1), Section(2, 0, 1, 1), Section(3, 0, 2, 1)]
+    assert writer.write(sections, 3, payload)
+    LaneControl(fd).skip([2])
+    handled: list[bytes] = []
+
+    def call(_key: bytes, value: bytes) -> None:
+        handled.append(value)
+        if value == b"fails":
+            processor._stopping = True
+            raise ValueError(value)
+
+    processor = Processor.__new__(Processor)
+    processor._lane = LaneReader(fd)
+    processor._words = processor._lane.words
+    processor._skip = processor._lane.skipped_epochs()
+    processor._aside, processor._frames, processor._slow = -1, 0, False
+    processor._spec = SimpleNamespace(topic="t", force_commit=False)  # type: ignore[assignment]
+    processor._handler = SimpleNamespace(form="key_value", call=call)  # type: ignore[assignment]
+    processor._limit = SimpleNamespace(admit=lambda _: False)  # type: ignore[assignment]
+    processor._channel = SimpleNamespace(wait=lambda _: [], closed=True)  # type: ignore[assignment]
+    frame = processor._lane.next_frame(writer.end, None)
+    assert frame is not None
+    processor._handle(frame)
+    assert handled == [b"fails"]
+    assert processor._lane.cursor == 0
