@@ -199,7 +199,9 @@ class Coordinator:
             self._tell(slot, control.Stop())
 
     def _end(self, code: ExitCode, reason: str) -> None:
-        """End the engine at once."""
+        """End the engine at once; what else fails in the same pass changes nothing."""
+        if self.stage is Stage.DONE:
+            return
         self.exit_code, self.reason = code, reason
         self.stage = Stage.DONE
         log.error("%s", reason)
