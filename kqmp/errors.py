@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     WORKER_START = 3, "a process of the engine could not be started"
     HANDLER_IMPORT = 4, "the handler could not be imported or cannot be used"
     BROKER = 5, "no broker answered, or the topic is missing, before the first assignment"
-    GAVE_UP = 6, "a process died again and again, or shared memory was damaged"
+    GAVE_UP = 6, "gave up: processes died again and again, damaged memory, InstanceId in use twice"
     DRAIN_DEADLINE = 7, "DrainTimeout passed; what was unfinished will be repeated"
     INTERRUPTED = 130, "stopped at once by a second interrupt"
 

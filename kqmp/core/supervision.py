@@ -7,6 +7,7 @@ coordinator killed itself never counts, and no death counts because of a broker 
 | a child that | is followed by |
 |---|---|
 | we killed or told to stop | a successor at once |
+| is a fetcher whose successor would do harm, and says so | the end, with exit code 6 |
 | says at its first start that another would fail too | the end, with its exit code |
 | made progress, or was ready for long enough | a successor at once; its failures are forgotten |
 | found no broker, later than at the first start | a successor after the longest wait |
@@ -104,6 +105,8 @@ class Ladder:
         """Decide what follows a death."""
         if death.ours:
             return Restart(0.0)
+        if death.role is Role.FETCHER and death.exit_code == ExitCode.GAVE_UP:
+            return GiveUp(ExitCode.GAVE_UP)
         if death.first_start and death.exit_code in _START_CODES:
             return GiveUp(_START_CODES[death.exit_code])
         if death.was_ready and (death.progressed or death.ready_for_s >= HEALTHY_S[death.role]):

@@ -53,6 +53,11 @@ def client_properties(conf: KqConf) -> dict[str, object]:
     }
 
 
+def instance_id(conf: KqConf, index: int) -> str:
+    """Return fetcher `index`'s id as a static member, empty without `InstanceId`."""
+    return f"{conf.instance_id}-{index}" if conf.instance_id else ""
+
+
 def consumer_properties(conf: KqConf, index: int) -> dict[str, object]:
     """Return the properties of fetcher `index`'s consumer."""
     properties: dict[str, object] = {
@@ -74,8 +79,8 @@ def consumer_properties(conf: KqConf, index: int) -> dict[str, object]:
         "queued.max.messages.kbytes": prefetch_bytes(conf) // 1024,
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
     }
-    if conf.instance_id:
-        properties["group.instance.id"] = f"{conf.instance_id}-{index}"
+    if static_id := instance_id(conf, index):
+        properties["group.instance.id"] = static_id
     properties |= conf.kafka
     # librdkafka's default of 3 s does not fit a session that the user set shorter.
     session_ms = int(str(properties["session.timeout.ms"]))

@@ -121,6 +121,8 @@ class Member:
         #: The last error that was worth telling, for start-up and logs.
         self.last_error: ck.KafkaError | None = None
         self.refused: ck.KafkaError | None = None
+        #: The client is of no use any more and says nothing else; only its death ends this.
+        self.fatal: ck.KafkaError | None = None
         #: Told of the answer to `commit_later`: (error, [(partition, position)] taken).
         self.on_committed: Callable[[ck.KafkaError | None, list[tuple[int, int]]], None] = _nobody
         self._consumer = ck.Consumer(
@@ -201,10 +203,12 @@ class Member:
         return good
 
     def _error(self, error: ck.KafkaError) -> None:
-        """Take an error of the client; librdkafka goes on by itself."""
+        """Take an error of the client; librdkafka goes on by itself, unless it is fatal."""
         self.last_error = error
         if error.code() in REFUSALS:
             self.refused = error
+        if error.code() == ck.KafkaError._FATAL:  # noqa: SLF001 - librdkafka's own codes are named so
+            self.fatal = error
         log.warning("%s", error.str())
 
     def _assigned(self, parts: list[ck.TopicPartition]) -> None:

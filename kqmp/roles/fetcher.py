@@ -82,6 +82,11 @@ class Fetcher:
         self._drained = False
         self._finish: list[tuple[int, int, int]] | None = None
 
+    @property
+    def instance_id(self) -> str:
+        """The static member it is; empty if it is none."""
+        return client.instance_id(self._conf, self._spec.index)
+
     def run(self) -> None:
         """Join the group and feed the lanes until told to finish."""
         if not self._connect():
@@ -277,6 +282,8 @@ class Fetcher:
             self._tell_lag()
         if not self._joined and self._member.refused is not None:
             raise BrokerError(f"the brokers refuse us: {self._member.refused.str()}")
+        if self._member.fatal is not None:
+            raise KafkaException(self._member.fatal)
         self._joined = self._joined or bool(self._assignment.openings)
         holds = self._dispatcher.held_count or self._dispatcher.pending
         if self._assignment.stopping and not self._drained and not holds:
@@ -337,6 +344,25 @@ class Fetcher:
         self._member.close()
 
 
+def last_words(instance_id: str, error: KafkaError) -> control.Failed:
+    """Say why the client is of no use any more.
+
+    A static member's only fatal error is that another one came with its id. A successor would
+    throw that one out in turn, and so on for ever: the engine has to end instead.
+
+    Args:
+        instance_id: `Fetcher.instance_id`.
+        error: what the client said last.
+    """
+    if instance_id and error.code() == KafkaError._FATAL:  # noqa: SLF001 - its own code
+        text = (
+            f"InstanceId: another member of the group came as {instance_id!r} and took the place of"
+            f" ours: give every engine of the group an InstanceId of its own ({error.str()})"
+        )
+        return control.Failed(int(ExitCode.GAVE_UP), text)
+    return control.Failed(1, f"librdkafka: {error.str()}")
+
+
 def main() -> None:
     """Entry of the process: `python -m kqmp.roles.fetcher CONTROL_FD PARENT_PID`."""
     channel = become_child(sys.argv, "kqmp: fetcher")
@@ -359,8 +385,9 @@ def main() -> None:
         channel.tell(control.Failed(int(ExitCode.BROKER), str(error)))
         sys.exit(int(ExitCode.BROKER))
     except KafkaException as error:
-        channel.tell(control.Failed(1, f"librdkafka: {error.args[0]}"))
-        sys.exit(1)
+        failed = last_words(fetcher.instance_id, error.args[0])
+        channel.tell(failed)
+        sys.exit(failed.exit_code)
 
 
 if __name__ == "__main__":

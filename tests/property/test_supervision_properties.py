@@ -50,6 +50,9 @@ def test_a_ladder_gives_up_only_for_a_reason_and_never_waits_too_long(history):
         action = ladder.after(death)
         if death.ours:
             assert action == Restart(0.0)
+        elif death.role is Role.FETCHER and death.exit_code == ExitCode.GAVE_UP:
+            assert action == GiveUp(ExitCode.GAVE_UP)
+            return
         elif death.first_start and death.exit_code in (2, 3, 4, 5):
             assert action == GiveUp(ExitCode(death.exit_code))
             return

@@ -132,6 +132,13 @@ def test_no_broker_after_the_first_assignment_never_counts():
     assert ladder.failures == 0
 
 
+def test_a_fetcher_that_says_its_successor_would_do_harm_ends_the_engine():
+    after_work = FRUITLESS._replace(role=Role.FETCHER, exit_code=6, progressed=True)
+    assert Ladder().after(after_work) == GiveUp(ExitCode.GAVE_UP)
+    # A handler may exit with any code it likes.
+    assert Ladder().after(after_work._replace(role=Role.PROCESSOR)) == Restart(0.0)
+
+
 def test_attempts_count_deaths_of_one_message_in_a_row():
     attempts = Attempts()
     assert [attempts.blame(7), attempts.blame(7), attempts.blame(7)] == [1, 2, 3]

@@ -1,0 +1,55 @@
+"""A client that librdkafka itself gave up: another member came with our `InstanceId`."""
+
+from confluent_kafka import KafkaError
+
+from kqmp.config import KqConf
+from kqmp.errors import ExitCode
+from kqmp.kafka.client import consumer_properties
+from kqmp.kafka.member import Member
+from kqmp.roles.fetcher import last_words
+
+
+class Nobody:
+    def assigned(self, partitions):
+        pass
+
+    def revoked(self, partitions):
+        pass
+
+    def lost(self, partitions):
+        pass
+
+
+class Failure:
+    """What the client hands out in the place of a message."""
+
+    def __init__(self, code):
+        self._error = KafkaError(code)
+
+    def error(self):
+        return self._error
+
+
+def member():
+    conf = KqConf(brokers=["127.0.0.1:1"], group="g", topic="t")
+    return Member(consumer_properties(conf, 0), "t", Nobody(), ())
+
+
+def test_only_a_fatal_error_makes_a_client_useless():
+    it = member()
+    assert it._without_errors([Failure(KafkaError._TRANSPORT)]) == []
+    assert it.fatal is None
+    assert it._without_errors([Failure(KafkaError._FATAL)]) == []
+    assert it.fatal is not None
+    it.close()
+
+
+def test_a_fenced_static_member_has_no_successor():
+    failed = last_words("me-0", KafkaError(KafkaError._FATAL))
+    assert failed.exit_code == ExitCode.GAVE_UP
+    assert failed.text.startswith("InstanceId: another member of the group came as 'me-0'")
+
+
+def test_any_other_end_of_a_client_is_followed_by_a_new_one():
+    assert last_words("", KafkaError(KafkaError._FATAL)).exit_code == 1
+    assert last_words("me-0", KafkaError(KafkaError._TRANSPORT)).exit_code == 1
