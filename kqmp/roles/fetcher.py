@@ -73,7 +73,8 @@ class Fetcher:
         self._member.on_committed = self._committed
         self._assignment.member = self._member
         self._joined = spec.assigned_before
-        self._next_commit: list[tuple[int, int, int]] = []
+        #: Partition -> (epoch, position) of commits that wait for the answer to one under way.
+        self._next_commit: dict[int, tuple[int, int]] = {}
         self._served_s = self._told_lag_s = self._claimed_s = now
         self._bytes_each = 100
         self._bays_full = False
@@ -141,6 +142,8 @@ class Fetcher:
         if not count and not self._joined:
             msg = f"topic {self._conf.topic!r} (Topic) does not exist on {names}: create it first"
             raise BrokerError(msg)
+        if not count:
+            self._member.fetch(1, 1.0)
         return count or -1
 
     def _turn(self) -> None:
@@ -234,9 +237,9 @@ class Fetcher:
                     pass
 
     def _commit(self, items: list[tuple[int, int, int]]) -> None:
-        """Send a commit; while one is unanswered the newest waits."""
+        """Send a commit; while one is unanswered the newest of each partition waits."""
         if self._assignment.unanswered:
-            self._next_commit = items
+            self._next_commit |= {p: (epoch, position) for p, epoch, position in items}
             return
         openings = self._assignment.openings
         current = {
@@ -267,8 +270,8 @@ class Fetcher:
                 opening.committed_position = max(opening.committed_position, position)
         self._channel.tell(control.Committed(items, error.str() if error else ""))
         if self._next_commit:
-            waiting, self._next_commit = self._next_commit, []
-            self._commit(waiting)
+            waiting, self._next_commit = self._next_commit, {}
+            self._commit([(p, epoch, position) for p, (epoch, position) in waiting.items()])
 
     def _housekeeping(self, now: float) -> None:
         """Backpressure, claims to try again, lag, and the answer to `Stop`."""
