@@ -65,7 +65,10 @@ class Opened(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """Tell `member`, which waits in its revoke callback, the final position of a partition."""
+    """Tell `member`, which waits in its revoke callback, the final position of a partition.
+
+    It is `UNKNOWN` where there is nothing that this assignment of the member's may commit.
+    """
 
     member: int
     grant: int
@@ -90,7 +93,17 @@ class _Waiting(NamedTuple):
 class _Life:
     """One partition."""
 
-    __slots__ = ("answer", "claims", "committed", "deadline_s", "epoch", "own", "owner", "state")
+    __slots__ = (
+        "answer",
+        "claims",
+        "committed",
+        "deadline_s",
+        "epoch",
+        "is_final",
+        "own",
+        "owner",
+        "state",
+    )
 
     def __init__(self) -> None:
         self.state = State.CLOSED
@@ -106,6 +119,8 @@ class _Life:
         self.deadline_s = 0.0
         #: (member, grant) that waits for the final position.
         self.answer: tuple[int, int] | None = None
+        #: Whether that member may commit it.
+        self.is_final = True
 
     def forget_claims(self, member: int) -> None:
         """Drop the claims of a member."""
@@ -114,7 +129,7 @@ class _Life:
     def drain(self, deadline_s: float, answer: tuple[int, int] | None) -> None:
         """Leave open; where it drains already, only the earlier deadline counts."""
         if self.state is State.DRAINING:
-            deadline_s, answer = min(deadline_s, self.deadline_s), None
+            deadline_s = min(deadline_s, self.deadline_s)
         self.state = State.DRAINING
         self.deadline_s = deadline_s
         self.answer = answer
@@ -164,10 +179,8 @@ class Partitions:
             answered: whether the member waits for a `Closed`; not when the partition was lost.
 
         Returns:
-            Whether it drains from now on and will be answered for; if not, this assignment of the
-            member's never had it open, and has nothing to commit. That includes one that drains
-            already: it was lost, or out of range, and another member, or a choice, may have moved
-            the group's position since.
+            Whether the partition is draining for this member now; if not, the member never had it
+            open (or not any more, or is dead) and nothing of it is in the lanes on its behalf.
         """
         life = self._lives.get(partition)
         if life is None or member in self._dead:
@@ -175,9 +188,11 @@ class Partitions:
         life.forget_claims(member)
         if life.owner != member or life.state is State.CLOSED:
             return False
-        was_open = life.state is State.OPEN
+        # What drained before belongs to an earlier assignment, which was lost or out of range:
+        # another member, or a choice, may have moved the group's position since.
+        life.is_final = life.state is State.OPEN
         life.drain(deadline_s, (member, grant) if answered else None)
-        return was_open
+        return True
 
     def died(self, member: int, deadline_s: float) -> list[int]:
         """A member's process is dead: drain what it had, drop its claims.
@@ -209,7 +224,8 @@ class Partitions:
         assert life.state is State.DRAINING, (partition, life.state)
         out: list[Opened | Closed] = []
         if life.answer is not None:
-            out.append(Closed(*life.answer, partition, life.epoch, position))
+            final = position if life.is_final else UNKNOWN
+            out.append(Closed(*life.answer, partition, life.epoch, final))
         life.own = max(life.own, position)
         life.state = State.CLOSED
         life.owner = 0

@@ -36,6 +36,7 @@ class Account:
     committed: int = UNKNOWN
     waiting: list[Waiting] = field(default_factory=list)
     answer: tuple[int, int] | None = None
+    is_final: bool = True
     deadline_s: float = 0.0
 
     def forget(self, member):
@@ -116,10 +117,10 @@ class LifeMachine(RuleBasedStateMachine):
         was_open = is_holder and not account.is_draining
         deadline_s = self.now_s + wait_s
         if is_holder:
+            self.drain(account, deadline_s, (member, self.grant) if answered else None)
             # What drains already was lost before: its position is not this assignment's to commit.
-            answer = (member, self.grant) if answered and was_open else None
-            self.drain(account, deadline_s, answer)
-        assert was_open == self.real.release(
+            account.is_final = was_open
+        assert is_holder == self.real.release(
             member, partition, self.grant, deadline_s, answered=answered
         )
 
@@ -180,7 +181,8 @@ class LifeMachine(RuleBasedStateMachine):
         out = self.real.closed(partition, account.position)
         if account.answer is not None:
             closed, *out = out
-            assert closed == Closed(*account.answer, partition, account.epoch, account.position)
+            final = account.position if account.is_final else UNKNOWN
+            assert closed == Closed(*account.answer, partition, account.epoch, final)
         account.own = max(account.own, account.position)
         account.holder, account.is_draining, account.answer = None, False, None
         assert len(out) == (1 if account.waiting else 0)

@@ -182,16 +182,16 @@ def test_a_death_brings_a_later_deadline_forward():
     assert partitions.overdue(6.0) == [P]
 
 
-def test_a_second_release_shortens_the_wait_and_is_not_answered():
+def test_a_second_release_shortens_the_wait_and_has_nothing_to_commit():
     """Lost, assigned again while it drains, revoked: what was finished before the loss must not
     move the position, which another member may have committed since."""
     partitions = Partitions()
     opened(partitions)
     assert partitions.release(M, P, 1, 9.0, answered=False)  # lost
     assert partitions.claim(Claim(M, 2, P, 150)) is None  # another member came to 150 meanwhile
-    assert not partitions.release(M, P, 2, 2.0, answered=True)  # and revoked
+    assert partitions.release(M, P, 2, 2.0, answered=True)  # and revoked
     assert partitions.overdue(2.0) == [P]
-    assert partitions.closed(P, 130) == []
+    assert partitions.closed(P, 130) == [Closed(M, 2, P, 1, UNKNOWN)]
 
 
 def test_a_release_drops_the_claim_that_waits():
