@@ -343,8 +343,12 @@ class ModelAssignment(assignment.Assignment):
         return super()._drop(partitions)
 
     def _await_final(self, waiting: set[int]) -> dict[int, tuple[int, int]]:
+        started_s = self.host.world.now_s
         final = super()._await_final(waiting)
         consumer: Consumer = self.member._consumer  # type: ignore[assignment]
+        waited_s = self.host.world.now_s - started_s
+        if waiting and waited_s < self._conf.drain_timeout_ms / 1000 and not self._channel.closed:
+            raise Violation(f"partitions {waiting} given up without waiting for their close")
         for partition in waiting:
             self.host.ledger.excuse(partition, "no final position", consumer.engine)
             self.host.ledger.logs[partition].fenced.add(consumer.engine)

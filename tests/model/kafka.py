@@ -260,7 +260,10 @@ class Broker:
         self.world.note(f"broker: {partition} committed at {position}, was {before}")
         # Whose partition it was when it was sent, and is not any more.
         is_stale = commit.is_late and partition not in commit.consumer.owned
-        log.is_set_back = before is not None and position < before and commit.is_late
+        if commit.is_late and position < (before or 0):
+            log.set_back_from = max(before or 0, log.set_back_from)
+        elif position >= log.set_back_from:
+            log.set_back_from = 0
         if commit.is_choice and (before is None or log.is_out_of_range):
             self.ledger.skip_to(partition, position)
             self.ledger.excuse(partition, "chosen")

@@ -71,9 +71,9 @@ class Log:
     reset_to: int | None = None
     #: The engine that has to see it. If another one comes between it cannot know.
     reset_engine: int = ANYBODY
-    #: A commit that librdkafka sent again, late, has set the group's position back: it stays there
-    #: until the partition moves on.
-    is_set_back: bool = False
+    #: A commit that librdkafka sent again, late, has set the group's position back from here: it
+    #: stays below until the partition moves on.
+    set_back_from: int = 0
     #: Such a commit of a former owner was the last: the present one may be below it.
     is_moved_by_stale: bool = False
     #: Engines that may still handle messages of it though it was taken from them.
@@ -306,7 +306,7 @@ class Ledger:
         """Whether the group's position is at the end of the log, as far as it can be."""
         log = self.logs[partition]
         last = log.messages[-1].offset + 1 if log.messages else 0
-        if last <= log.low or log.is_set_back:
+        if last <= log.low or log.set_back_from:
             return True
         return position is not None and last <= position <= log.high
 
