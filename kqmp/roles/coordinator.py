@@ -8,6 +8,7 @@ librdkafka. It is the process the user sees and signals; killed, it takes all it
 
 import enum
 import logging
+import math
 import selectors
 import signal
 import socket
@@ -331,7 +332,10 @@ class Coordinator:
                     self._forget_events(slot.child.channel, slot.child.pidfd)
                     slot.child.reap()
                     slot.child = None
-        self.positions.look(now_s)
+        # Nobody works on: what drains is closed now (on the pass after it was forced), or a fetcher
+        # in its revoke callback would wait on, be killed there, and commit nothing.
+        for _ in range(2):
+            self.positions.look(math.inf)
         self._leave(now_s)
 
     def _leave(self, now_s: float) -> None:

@@ -12,6 +12,7 @@ from kqmp.core.inflight import Inflight, LaneState
 from kqmp.ring.log import NOTHING_HELD, Run, Touched
 from kqmp.ring.words import SKIP_LIMIT
 from kqmp.roles import control
+from kqmp.roles.coordinator import Coordinator
 from kqmp.roles.positions import Positions
 from kqmp.roles.tree import FetcherSlot, LaneSlot, Tree
 
@@ -125,3 +126,16 @@ def test_more_closes_by_force_than_a_lane_can_skip_wait_for_it_to_drain(*, is_de
     engine.positions.look(float("inf"))
     assert len(engine.lane.skip) == SKIP_LIMIT
     assert len(engine.positions.partitions.draining()) == 3
+
+
+def test_a_late_stop_answers_a_fetcher_that_waits_in_its_revoke_callback() -> None:
+    engine = Engine()
+    epoch = engine.open(0)
+    engine.dispatch(0, epoch, [0, 1], 2)
+    engine.cursor = 1
+    engine.hear(control.Released(1, [0], answered=True))
+    coordinator = Coordinator.__new__(Coordinator)
+    coordinator.tree = engine.positions._tree
+    coordinator.positions = engine.positions
+    coordinator._leave_late(0.0)
+    assert engine.told == [control.Closes(1, [(0, epoch, 1)]), control.Finish([])]
