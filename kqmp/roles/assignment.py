@@ -17,6 +17,9 @@ from kqmp.roles.dispatch import Dispatcher
 
 #: The revoke callback waits this much longer than the coordinator, whose word it waits for.
 REVOKE_SLACK_S: Final = 5.0
+#: How often the final commit of a revoke is tried, and the pause between.
+FINAL_ATTEMPTS: Final = 3
+FINAL_PAUSE_S: Final = 0.2
 #: A record that waits for room in the log gets it within a pass of the coordinator, or never.
 FLUSH_S: Final = 10.0
 
@@ -124,15 +127,21 @@ class Assignment:
             self._channel.tell(control.Released(self._grant, some, answered=True))
         final = self._await_final(set(claimed))
         busy = set(self.unanswered) & set(final)
-        positions = {p: position for p, (_, position) in final.items()}
-        try:
-            taken = self.member.commit_now(positions) if positions else {}
-        except KafkaException as error:
-            log.warning("final commit of %d revoked partitions failed: %s", len(final), error)
-            return
+        taken = self._commit_final({p: position for p, (_, position) in final.items()})
         confirmed = [(p, final[p][0], pos) for p, pos in taken.items() if p not in busy]
         for items in control.in_messages(confirmed):
             self._channel.tell(control.Committed(items))
+
+    def _commit_final(self, positions: dict[int, int]) -> dict[int, int]:
+        """Commit final positions in the callback; a refusal (a group that moves) is tried again."""
+        for attempt in range(FINAL_ATTEMPTS if positions else 0):
+            try:
+                return self.member.commit_now(positions)
+            except KafkaException as error:
+                log.warning("final commit of %d partitions failed: %s", len(positions), error)
+                if attempt + 1 < FINAL_ATTEMPTS:
+                    time.sleep(FINAL_PAUSE_S)
+        return {}
 
     def lost(self, partitions: list[int]) -> None:
         """Partitions are gone; no commit is allowed (callback)."""
@@ -162,13 +171,15 @@ class Assignment:
         self.claim()
 
     def _drop(self, partitions: list[int]) -> list[int]:
-        """Dispatch no more of these partitions; return those that were claimed."""
+        """Dispatch no more of these partitions; return those of which lanes may hold messages.
+
+        They were claimed, or their start is to be chosen anew.
+        """
         self._flush()
         gone = {opening for p in partitions if (opening := self.openings.pop(p, None))}
         self._dispatcher.drop(gone)
-        for partition in partitions:
-            self.unclaimed.pop(partition, None)
-        return [p for p in partitions if self._claimed.pop(p, None) is not None]
+        was_anew = {p for p in partitions if self.unclaimed.pop(p, False)}
+        return [p for p in partitions if self._claimed.pop(p, None) is not None or p in was_anew]
 
     def _flush(self) -> None:
         """Publish what is pending: after our word nothing of these partitions may follow."""

@@ -290,7 +290,7 @@ class Coordinator:
             return
         if slot.child.exit_code() is None:
             log.error("%s does not read its orders: replacing it", slot.title)
-            slot.child.kill()
+            self.tree.kill(slot)
 
     # ---- stopping
 

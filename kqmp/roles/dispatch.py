@@ -26,6 +26,14 @@ WAIT_MAX_S: Final = 0.05
 WAIT_MIN_S: Final = 0.0005
 
 
+def _overhead_bytes(columns: Columns) -> int:
+    """Estimate what a message of a batch takes beside its value, by the first one."""
+    size = 16 + len(columns.keys[0] or b"")
+    for name, value in (columns.headers[0] if columns.headers else None) or ():
+        size += 8 + len(name) + len(value or b"")
+    return size
+
+
 class Dispatcher:
     """All lanes of one fetcher."""
 
@@ -124,7 +132,7 @@ class Dispatcher:
             start += size
             opening.fetched_position = columns.offsets[start - 1] + 1
             self._touched.add(opening)
-        bytes_each = value_bytes // count + 16
+        bytes_each = value_bytes // count + _overhead_bytes(columns)
         if len(self._lanes) == 1:
             self._bays[0].append(Chunk(columns, parts, bytes_each))
             return

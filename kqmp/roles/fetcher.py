@@ -343,6 +343,8 @@ class Fetcher:
             done = [(p, final.pop(p)[0], pos) for p, pos in taken.items() if p in final]
             for some in control.in_messages(done):
                 self._channel.tell(control.Committed(some))
+            if final:
+                self._member.fetch(1, 0.1)
         self._assignment.closing = True
         self._member.close()
 
@@ -379,7 +381,9 @@ def main() -> None:
         fetcher = Fetcher(spec, channel)
     except KafkaException as error:
         # librdkafka knows no such property, or not with such a value.
-        text = f"Kafka (or -X): librdkafka refuses a property: {error.args[0].str()}"
+        told = error.args[0].str()
+        mend = client.key_to_mend(KqConf.from_wire(spec.conf), told)
+        text = f"librdkafka refuses the configuration: {told}; mend {mend}"
         channel.tell(control.Failed(int(ExitCode.CONFIG), text))
         sys.exit(int(ExitCode.CONFIG))
     try:

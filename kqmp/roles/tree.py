@@ -7,18 +7,23 @@ decided by `kqmp.core.supervision`; here it is carried out.
 
 import logging
 import os
+import resource
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from kqmp.config import KqConf
 from kqmp.config.memory import LOG_BYTES
 from kqmp.core.inflight import Inflight, LaneState
 from kqmp.core.supervision import Attempts, Death, GiveUp, Ladder, Role, blamed_message
+from kqmp.errors import WorkerStartError
 from kqmp.ring import bell, lane, log
 from kqmp.ring import words as w
 from kqmp.roles import control
 from kqmp.roles.spawn import Child, Stderr, child_environment, spawn
+
+#: Descriptors for everything else in the coordinator.
+SPARE_DESCRIPTORS: Final = 128
 
 logger = logging.getLogger("kqmp.coordinator")
 
@@ -131,6 +136,7 @@ class Tree:
         #: Partitions of the topic, 0 = not known yet.
         self.topic_partitions = 0
         self._members = 0
+        _need_descriptors(plan.conf.conns * (plan.conf.processors * 4 + 3))
         self.fetchers = [self._fetcher_slot(index) for index in range(plan.conf.conns)]
 
     def _fetcher_slot(self, index: int) -> FetcherSlot:
@@ -334,6 +340,25 @@ class Tree:
             elif now_s - slot.heartbeat_s > limit_s:
                 out.append(slot)
         return out
+
+
+def _need_descriptors(count: int) -> None:
+    """Have room for this many more descriptors: two a lane, two a child, one a dispatch memory.
+
+    Raises:
+        WorkerStartError: the hard limit is lower.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + SPARE_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        msg = (
+            f"Conns x Processors needs {needed} descriptors, the limit is {hard}: raise it"
+            " (`ulimit -Hn`) or lower Processors"
+        )
+        raise WorkerStartError(msg)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _due(slot: Slot, now_s: float) -> bool:
