@@ -140,7 +140,7 @@ class Assignment:
             except KafkaException as error:
                 log.warning("final commit of %d partitions failed: %s", len(positions), error)
                 if attempt + 1 < FINAL_ATTEMPTS:
-                    time.sleep(FINAL_PAUSE_S)
+                    self.deferred += self._channel.wait(FINAL_PAUSE_S)
         return {}
 
     def lost(self, partitions: list[int]) -> None:
