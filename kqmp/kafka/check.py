@@ -55,7 +55,7 @@ def look(conf: KqConf) -> Iterator[Finding]:
     try:
         consumer = ck.Consumer({**properties, "error_cb": errors.append}, logger=_silent)
     except ck.KafkaException as error:
-        yield findings.property_finding(error.args[0])
+        yield findings.property_finding(conf, error.args[0])
         return
     try:
         yield from _look_at_cluster(conf, consumer, errors, properties)

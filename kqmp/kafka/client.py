@@ -21,6 +21,13 @@ POLL_INTERVAL_MS: Final = 300_000
 _INT32_MAX: Final = 2_147_483_647
 
 
+def key_to_mend(conf: KqConf, refusal: str) -> str:
+    """Return what to mend when librdkafka refuses the configuration with this text."""
+    if "ssl.ca.location" in refusal and conf.ca_file:
+        return f"CaFile {conf.ca_file!r}: a PEM file that can be read here"
+    return "it under Kafka (-X)"
+
+
 def security_properties(conf: KqConf) -> dict[str, object]:
     """Return SASL and TLS properties: PLAIN if there is a user, TLS if there is a CA.
 

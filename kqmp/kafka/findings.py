@@ -12,6 +12,7 @@ import confluent_kafka as ck
 
 from kqmp.config import KqConf
 from kqmp.errors import ExitCode
+from kqmp.kafka.client import key_to_mend
 from kqmp.kafka.member import REFUSALS, Bounds
 
 #: The one strategy kqmp joins with.
@@ -55,10 +56,10 @@ class GroupState:
     instance_ids: frozenset[str] = frozenset()
 
 
-def property_finding(error: ck.KafkaError) -> Finding:
+def property_finding(conf: KqConf, error: ck.KafkaError) -> Finding:
     """Say which property librdkafka refuses, and which key it comes from."""
-    key = "CaFile" if "ssl.ca.location" in error.str() else "it under Kafka (-X)"
-    text = f"librdkafka refuses the configuration: {error.str()}; mend {key}"
+    mend = key_to_mend(conf, error.str())
+    text = f"librdkafka refuses the configuration: {error.str()}; mend {mend}"
     return Finding("error", "kafka", text, ExitCode.CONFIG)
 
 
