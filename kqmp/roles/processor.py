@@ -208,10 +208,16 @@ class Processor:
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - a handler may raise anything
-                number = self._lane.cursor
-                if not self._failed(frame, number - frame.first, error):
-                    return
-                number += 1
+                failure = error
+            else:
+                continue
+            # Not above: what a retry raises would have this failure as its context.
+            number = self._lane.cursor
+            is_done = self._failed(frame, number - frame.first, failure)
+            del failure  # its traceback refers to this frame: leave no cycle
+            if not is_done:
+                return
+            number += 1
 
     def _untimed(self, calls: Iterator[object], number: int) -> None:
         """The hot loop: per message the handler and one store."""

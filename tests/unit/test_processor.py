@@ -1,9 +1,12 @@
-"""A processor that is told to stop between two partitions of a frame."""
+"""A processor whose handler fails: what is retried, and what is said of it."""
 
 from types import SimpleNamespace
 
+import pytest
+
 from kqmp.ring.frame import Section, encode_payload
 from kqmp.ring.lane import LaneControl, LaneReader, LaneWriter, create
+from kqmp.roles import processor as processor_module
 from kqmp.roles.processor import Processor
 
 
@@ -36,3 +39,33 @@ def test_a_stop_in_a_retry_leaves_what_lies_behind_unfinished() -> None:
     processor._handle(frame)
     assert handled == [b"fails"]
     assert processor._lane.cursor == 0
+
+
+def test_what_a_retry_raises_is_told_without_the_failures_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processor_module, "RETRY_FIRST_S", 0.0)
+    fd = create(1 << 16)
+    writer = LaneWriter(fd, 0, 0)
+    assert writer.write([Section(1, 0, 0, 2)], 2, encode_payload([5, 6], [b"k"] * 2, [b"a", b"b"]))
+    told: list[BaseException] = []
+
+    def call(_key: bytes, value: bytes) -> None:
+        if value == b"b" and len(told) < 3:
+            raise ValueError(len(told))
+
+    processor = Processor.__new__(Processor)
+    processor._lane = LaneReader(fd)
+    processor._words = processor._lane.words
+    processor._skip = processor._lane.skipped_epochs()
+    processor._aside, processor._frames, processor._slow = -1, 0, False
+    processor._spec = SimpleNamespace(force_commit=False)  # type: ignore[assignment]
+    processor._handler = SimpleNamespace(form="key_value", call=call)  # type: ignore[assignment]
+    monkeypatch.setattr(processor, "_report", lambda _frame, _index, error: told.append(error))
+    processor._stopping = False
+    frame = processor._lane.next_frame(writer.end, None)
+    assert frame is not None
+    processor._handle(frame)
+    assert [error.args for error in told] == [(0,), (1,), (2,)]
+    assert [error.__context__ for error in told] == [None] * 3
+    assert processor._lane.cursor == 2
