@@ -22,6 +22,8 @@ _SERVICE_KEYS = {name.lower() for name in SERVICE_KEYS}
 _FLAG_PLACE = Place((2**31, 0), "--set ")
 _SHORTCUT_PLACE = Place((2**31, 0), "--")
 _PROPERTY_PLACE = Place((2**31, 1), "-X ")
+#: `missing_place` where there is no file: all that is required has a flag of its own.
+FLAGS_ALONE = Place((2**31, 2), "--")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class Gathered:
         name = f"{self.spell(KEY[problem.keys[0]])}: "
         places = [self._origins[key].place for key in problem.keys if key in self._origins]
         place = (*places, self.missing_place)[0]
+        if place is FLAGS_ALONE:
+            name = f"{KEY[problem.keys[0]].name}: "
         if problem.item in self._property_places:
             place = self._property_places[problem.item]
             name = "" if place is _PROPERTY_PLACE else name

@@ -14,7 +14,7 @@ from typing import Any
 from kqmp.config import KqConf
 from kqmp.config.checks import validate
 from kqmp.configfile.expand import ExpansionError, expand
-from kqmp.configfile.gather import Gathered
+from kqmp.configfile.gather import FLAGS_ALONE, Gathered
 from kqmp.configfile.sections import find_section
 from kqmp.configfile.tomltree import read_toml
 from kqmp.configfile.tree import Item, Place, Table, plain
@@ -93,7 +93,7 @@ def load_from_flags(
     shortcuts: Mapping[str, str] = _NOTHING,
 ) -> Loaded:
     """Make a configuration of flags alone; arguments and errors as for `load`."""
-    gathered = Gathered(missing_place=Place((2**31, 2), "--set "))
+    gathered = Gathered(missing_place=FLAGS_ALONE)
     _add_flags(gathered, overrides, kafka_overrides, shortcuts)
     return Loaded(_checked(gathered), "", {}, [])
 

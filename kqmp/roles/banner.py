@@ -53,7 +53,8 @@ def _sizes(conf: KqConf) -> str:
     summed = " + ".join(f"{name} {format_size(_rounded(size))}" for name, size in parts.items())
     whole = format_size(_rounded(sum(parts.values())))
     return (
-        f"processes: {conf.conns} x (1 fetcher + {conf.processors} processors);"
+        f"processes: {conf.conns} x (1 fetcher + {conf.processors}"
+        f" processor{'s' if conf.processors != 1 else ''});"
         f" buffers: {summed} = at most {whole}, beside what the handlers take"
     )
 

@@ -115,7 +115,7 @@ def test_a_wrong_file_is_one_error(place: Path, case: str) -> None:
         (["mqs:consume", "-f", "mq.txt"], ("mq.txt", ".yaml")),
         (["-f", "mq.yaml"], ("no handler", "mqs:consume", "Handler in mq.yaml")),
         (FLAGS, ("no handler", "mqs:consume")),
-        (["mqs:consume", *FLAGS[:4]], ("Topic: missing",)),
+        (["mqs:consume", *FLAGS[:4]], ("--topic: missing",)),
         (["mqs:consume", "-f", "mq.yaml", "--conns", "0"], ("--conns: '0'", "from 1 to")),
         (["mqs:consume", "-f", "mq.yaml", "--set", "Ofset=first"], ("--set Ofset", "Offset?")),
         (["mqs:consume", "-f", "mq.yaml", "--set", "Offset"], ("--set ...", "KEY=VALUE")),

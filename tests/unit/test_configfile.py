@@ -528,8 +528,8 @@ def test_what_is_missing_without_a_file_names_the_flag() -> None:
     with pytest.raises(ConfigError) as caught:
         load_from_flags({"Topic": "t"})
     assert [line.split(";")[0] for line in caught.value.problems] == [
-        "--set Brokers: missing",
-        "--set Group: missing",
+        "--brokers: missing",
+        "--group: missing",
     ]
 
 
