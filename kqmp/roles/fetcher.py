@@ -83,11 +83,6 @@ class Fetcher:
         self._drained = False
         self._finish: list[tuple[int, int, int]] | None = None
 
-    @property
-    def instance_id(self) -> str:
-        """The static member it is; empty if it is none."""
-        return client.instance_id(self._conf, self._spec.index)
-
     def run(self) -> None:
         """Join the group and feed the lanes until told to finish."""
         if not self._connect():
@@ -356,7 +351,7 @@ def last_words(instance_id: str, error: KafkaError) -> control.Failed:
     throw that one out in turn, and so on for ever: the engine has to end instead.
 
     Args:
-        instance_id: `Fetcher.instance_id`.
+        instance_id: the static member it is; empty if it is none.
         error: what the client said last.
     """
     if instance_id and error.code() == KafkaError._FATAL:  # noqa: SLF001 - its own code
@@ -377,12 +372,13 @@ def main() -> None:
     logs.setup(f"fetcher {spec.index}", level=spec.log_level, encoding=spec.log_encoding)
     logging.getLogger("kqmp.kafka").addFilter(Repeats(log))
     gc.disable()
+    conf = KqConf.from_wire(spec.conf)
     try:
         fetcher = Fetcher(spec, channel)
     except KafkaException as error:
         # librdkafka knows no such property, or not with such a value.
         told = error.args[0].str()
-        mend = client.key_to_mend(KqConf.from_wire(spec.conf), told)
+        mend = client.key_to_mend(conf, told)
         text = f"librdkafka refuses the configuration: {told}; mend {mend}"
         channel.tell(control.Failed(int(ExitCode.CONFIG), text))
         sys.exit(int(ExitCode.CONFIG))
@@ -392,7 +388,7 @@ def main() -> None:
         channel.tell(control.Failed(int(ExitCode.BROKER), str(error)))
         sys.exit(int(ExitCode.BROKER))
     except KafkaException as error:
-        failed = last_words(fetcher.instance_id, error.args[0])
+        failed = last_words(client.instance_id(conf, spec.index), error.args[0])
         channel.tell(failed)
         sys.exit(failed.exit_code)
 
