@@ -16,6 +16,7 @@ import pytest
 from kqmp import config
 from kqmp.config import KEYS, KqConf, Secret, conf, usable_cores
 from kqmp.errors import ConfigError
+from tests.support.kafka import ROOT
 
 CANARY = "canary-7f3a"
 BASE: dict[str, Any] = {"brokers": ["a:9092"], "group": "g", "topic": "t"}
@@ -87,6 +88,15 @@ def test_every_key_can_be_documented(key: config.Key) -> None:
         "handler",
         "instance_id",
     }
+
+
+def test_the_documentation_lists_the_keys_as_they_are() -> None:
+    rows = [
+        f"| `{key.kq}` | {key.default_text or 'none'} | {key.meaning} | {key.allowed} |"
+        for key in KEYS
+    ]
+    listed = (ROOT / "docs" / "config.md").read_text().splitlines()
+    assert [line for line in listed if line.startswith("| `")] == rows
 
 
 def test_names_in_python_are_kqs_in_snake_case() -> None:
