@@ -46,7 +46,9 @@ def read_json(text: str, file: str) -> Item | None:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{file}:{error.lineno}:{error.colno}: {error.msg}") from None
+        # Some of its texts end in "at", as a place follows.
+        what = error.msg.removesuffix(" at").removesuffix(" starting")
+        raise ConfigError(f"{file}:{error.lineno}:{error.colno}: {what}") from None
     except RecursionError:
         raise ConfigError(f"{file}: nested too deeply") from None
     except ValueError:

@@ -167,6 +167,7 @@ def test_anchors_and_merge_keys(write: Write) -> None:
         ("mq.yaml", "#" * 2_000_000, "mq.yaml: larger than 1048576 bytes"),
         ("mq.json", '{"a": 1,}', "mq.json:1:"),
         ("mq.json", '{"a": 1}}', "mq.json:1:9: Extra data"),
+        ("mq.json", '{"a": "b', "mq.json:1:7: Unterminated string"),
         ("mq.json", "[" * 100_000, "mq.json: nested too deeply"),
         ("mq.json", '{"a": 1, "a": 2}', "mq.json:1:10: a: given twice"),
         ("mq.json", f'{{"a": {"9" * 5000}}}', "mq.json: holds a number that is too long"),
