@@ -153,14 +153,15 @@ class Processor:
         """Pass over the message that killed its processors; say all that is known of it."""
         message = self._message(frame, index)
         log.error(
-            "set aside after it killed %d processors: %s[%d]@%d key=%r value=%r headers=%r",
+            "set aside after it killed %d processors: %s[%d]@%d key=%r value=%r%s",
             self._spec.max_attempts,
             message.topic,
             message.partition,
             message.offset,
             message.key,
             message.value,
-            message.headers,
+            # A handler of (key, value) is sent nothing else.
+            f" headers={message.headers!r}" if "headers" in self._handler.columns else "",
         )
         # SAFETY: sole writer; counted before the cursor passes it.
         self._words[w.SET_ASIDE] += 1
