@@ -52,7 +52,6 @@ SMALL: tuple[tuple[Any, str, Any], ...] = (
     (assignment, "REVOKE_SLACK_S", 1.0),
     (coordinator, "IDLE_PASS_S", 0.2),
     (coordinator, "LEAVE_S", 5.0),
-    (positions, "LOST_DRAIN_S", 0.5),
     (coordinator, "PASS_S", 0.05),
     (positions, "SPAN_MAX", SPAN_MAX),
     (dispatch, "BAY_COUNT_MAX", BAY_COUNT_MAX),
@@ -149,6 +148,8 @@ class Host:
         self.world = world
         self.ledger = ledger
         self.broker = broker
+        self.log_bytes = 2048
+        self.lost_drain_s = 0.5
         self.engines: list[Engine] = []
         self.fds: list[int] = []
         #: What a processor has in its hands.
@@ -402,7 +403,8 @@ def installed(host: Host) -> Iterator[None]:
         )),
         (coordinator, "Positions", type("L", (ModelPositions,), {"ledger": host.ledger})),
         (tree, "spawn", host.spawn),
-        (tree, "LOG_BYTES", 2048),
+        (tree, "LOG_BYTES", host.log_bytes),
+        (positions, "LOST_DRAIN_S", host.lost_drain_s),
         (tree, "os", SimpleNamespace(close=lambda fd: None)),
         *((module, "time", time) for module in (assignment, fetcher, processor, tree)),
         *((bell, name, function) for name, function in fakes.bells(world, 1 << 20).items()),

@@ -18,8 +18,8 @@ import confluent_kafka as ck
 
 from kqmp.core.batch import Columns
 from kqmp.kafka.member import Fetched, Member
-from tests.model.ledger import Ledger, Message
-from tests.model.world import Actor, World
+from tests.model.ledger import ANYBODY, Ledger, Message
+from tests.model.world import Actor, Violation, World
 
 SESSION_S: Final = 1.0
 #: A member that does not come to a round for so long is thrown out.
@@ -33,6 +33,8 @@ class Faults:
     """How often the network does what; all zero for a calm one."""
 
     late: float = 0.0
+    #: Of answers to asynchronous commits.
+    tardy: float = 0.0
     refused: float = 0.0
     unanswered: float = 0.0
     slow_s: float = 0.004
@@ -71,7 +73,9 @@ class Commit:
     generation: int
     positions: dict[int, int]
     is_choice: bool
+    is_asynchronous: bool
     answered: Callable[[int | None], None]
+    sent_s: float = 0.0
     is_late: bool = False
 
 
@@ -258,6 +262,8 @@ class Broker:
         before = self.committed[partition]
         log = self.ledger.logs[partition]
         self.world.note(f"broker: {partition} committed at {position}, was {before}")
+        if commit.sent_s < commit.consumer.chosen.get(partition, 0.0):
+            raise Violation(f"stale commit: {partition} to {position}, sent before its start was chosen")
         # Whose partition it was when it was sent, and is not any more.
         is_stale = commit.is_late and partition not in commit.consumer.owned
         if commit.is_late and position < (before or 0):
@@ -268,20 +274,28 @@ class Broker:
             self.ledger.skip_to(partition, position)
             self.ledger.excuse(partition, "chosen")
             log.is_out_of_range = False
+            commit.consumer.chosen[partition] = self.world.now_s
         elif before is not None and position < before:
             if not commit.is_late and not log.is_moved_by_stale:
                 self.ledger.went_back(partition, before, position)
             self.ledger.forget_taken(partition)
-            self.ledger.excuse(partition, "late commit")
+            # Who sent it knows better, if nobody has asked for the group's position since.
+            knows = log.reader is commit.consumer
+            self.ledger.excuse(
+                partition, "late commit", commit.consumer.engine if knows else ANYBODY
+            )
         log.is_moved_by_stale = is_stale
         self.committed[partition] = position
         self.ledger.committed(commit.consumer.engine, partition, position)
 
     def _answer(self, commit: Commit, code: int | None) -> None:
         commit.consumer.commits_under_way -= 1
-        delay_s = self.world.rng.random() * self.faults.slow_s
+        rng = self.world.rng
+        delay_s = rng.random() * self.faults.slow_s
         if code == ck.KafkaError._TIMED_OUT:
             delay_s += 0.5
+        if commit.is_asynchronous and rng.random() < self.faults.tardy:
+            delay_s += rng.random() * 3
         self.world.at(delay_s, lambda: commit.answered(code))
 
 
@@ -308,6 +322,8 @@ class Consumer:
         self.is_gone = False
         self.is_fenced = False
         self.commits_under_way = 0
+        #: When it chose the start of which partition.
+        self.chosen: dict[int, float] = {}
         self._arrival_s = 0.0
         self._callbacks: dict[str, Callable[..., None]] = {}
         broker.consumers.append(self)
@@ -368,6 +384,7 @@ class Consumer:
         answer = []
         for part in parts:
             position = known[part.partition]
+            self.broker.ledger.logs[part.partition].reader = self
             answer.append(
                 Part(part.topic, part.partition, OFFSET_NONE if position is None else position)
             )
@@ -415,10 +432,13 @@ class Consumer:
                 self.broker.ledger.issue(self.engine, partition, position)
         answers: list[int | None] = []
         generation = self.session.generation if self.session else -1
-        commit = Commit(self, self.session, generation, positions, is_choice, answers.append)
+        commit = Commit(
+            self, self.session, generation, positions, is_choice, asynchronous, answers.append
+        )
+        commit.sent_s = self.world.now_s
         if asynchronous:
             commit.answered = lambda code: self._answered(code, offsets)
-        self._send(commit, asynchronous)
+        self._send(commit)
         if asynchronous:
             return None
         self.world.wait(lambda: answers, REQUEST_S)
@@ -429,11 +449,11 @@ class Consumer:
             raise ck.KafkaException(ck.KafkaError(code))
         return offsets
 
-    def _send(self, commit: Commit, asynchronous: bool) -> None:
+    def _send(self, commit: Commit) -> None:
         """One connection keeps the order, but for commits that librdkafka sends again later."""
         self.commits_under_way += 1
         rng, faults = self.world.rng, self.broker.faults
-        if asynchronous and rng.random() < faults.late:
+        if commit.is_asynchronous and rng.random() < faults.late:
             commit.is_late = True
             delay_s = rng.random() * 1.5
         else:

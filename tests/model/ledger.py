@@ -76,6 +76,8 @@ class Log:
     set_back_from: int = 0
     #: Such a commit of a former owner was the last: the present one may be below it.
     is_moved_by_stale: bool = False
+    #: The consumer that was told the group's position last.
+    reader: Any = None
     #: Engines that may still handle messages of it though it was taken from them.
     fenced: set[int] = field(default_factory=set)
 

@@ -47,48 +47,69 @@ class Outcome:
     failure: Failed | None = None
 
 
+@dataclass(frozen=True)
+class Profile:
+    """What a schedule is rich in, so that rare things meet each other."""
+
+    faults: tuple[str, ...]
+    #: Kinds of messages beside the plain ones.
+    kinds: tuple[str, ...] = ()
+    network: Faults | None = None
+    log_bytes: int = 2048
+    lost_drain_s: float = 0.5
+    messages: tuple[int, int] = (10, 70)
+
+
 class Schedule:
     """Draws a world from a seed and lets it run."""
 
-    def __init__(self, seed: int, *, keep_story: bool = False) -> None:
+    def __init__(self, seed: int, *, profile: str = "", keep_story: bool = False) -> None:
         self.seed = seed
         self.world = World(seed, keep_story=keep_story)
         rng = self.rng = self.world.rng
+        drawn = rng.choice(("any", "any", "any", *PROFILES))
+        self.profile = PROFILES[profile or drawn]
+        self.world.note(f"profile {profile or drawn}")
         self.partitions = rng.choice((1, 2, 2, 3))
         ordering = rng.choice(("key", "key", "key", "partition", "unordered"))
         self.ledger = Ledger(self.world, self.partitions, ordering, SPAN_MAX)
         self.offset = rng.choice(("first", "first", "last"))
         self.broker = Broker(self.world, self.ledger, self.offset)
+        self.broker.faults = self.profile.network or self._draw_network()
         self.host = Host(self.world, self.ledger, self.broker)
+        self.host.log_bytes = self.profile.log_bytes
+        self.host.lost_drain_s = self.profile.lost_drain_s
         self.is_static = rng.random() < 0.25
-        self.max_attempts = rng.choice((2, 3))
         self.conf_values: dict[str, Any] = {
             "conns": rng.choice((1, 2)),
             "processors": rng.choice((1, 2, 2)),
             "ordering": ordering,
             "offset": self.offset,
             "force_commit": rng.random() < 0.7,
-            "max_attempts": self.max_attempts,
+            "max_attempts": rng.choice((1, 2, 3)),
             "ring_bytes": rng.choice((4096, 4096, 16384)),
         }
-        self.broker.faults = Faults(
-            late=rng.choice((0.0, 0.1, 0.4)),
-            refused=rng.choice((0.0, 0.1, 0.5)),
-            unanswered=rng.choice((0.0, 0.0, 0.1)),
-            slow_s=rng.choice((0.004, 0.02, 0.3)),
-        )
         self.keys = rng.choice((1, 3, 6))
-        self.kinds = self._draw_kinds()
-        self.left = rng.randint(10, 70)
+        self.kinds = ("",) * 14 + (self.profile.kinds or self._draw_kinds())
+        self.left = rng.randint(*self.profile.messages)
         self.ended: list[Engine] = []
         self.is_stopping = False
         self.counts: Counter[str] = Counter()
 
     def _draw_kinds(self) -> tuple[str, ...]:
-        odd = self.rng.choice(
+        return self.rng.choice(
             ((), (), ("slow",), ("failing",), ("deadly",), ("slow", "failing", "deadly"))
         )
-        return ("",) * 14 + tuple(odd)
+
+    def _draw_network(self) -> Faults:
+        rng = self.rng
+        return Faults(
+            late=rng.choice((0.0, 0.1, 0.4)),
+            refused=rng.choice((0.0, 0.1, 0.5)),
+            tardy=rng.choice((0.0, 0.2)),
+            unanswered=rng.choice((0.0, 0.0, 0.1)),
+            slow_s=rng.choice((0.004, 0.02, 0.3)),
+        )
 
     # Producing.
 
@@ -159,10 +180,10 @@ class Schedule:
 
     def fault(self) -> None:
         """Let something go wrong."""
-        name, call = self.rng.choice(FAULTS)
+        name = self.rng.choice(self.profile.faults)
         self.world.note(f"fault: {name}")
         self.counts[name] += 1
-        call(self)
+        FAULTS[name](self)
 
     def _one(self, actors: Iterable[Actor]) -> Actor | None:
         listed = list(actors)
@@ -202,12 +223,22 @@ class Schedule:
                     if consumer.actor is actor:
                         self.broker.missed(consumer)
 
+    def freeze_coordinator(self) -> None:
+        actor = self._one(engine.actor for engine in self.alive())
+        if actor is not None:
+            actor.frozen_until_s = self.world.now_s + self.rng.random() * 4
+
     def expire(self) -> None:
         if self.broker.sessions:
             self.broker.expire(self.rng.choice(self.broker.sessions))
 
     def move(self) -> None:
         self.broker.want_round(moves=True)
+
+    def moves(self) -> None:
+        """Partitions move about several times in a row."""
+        for delay_s in (0.0, 0.3, 0.6, 0.9):
+            self.world.at(delay_s, self.move)
 
     def outage(self) -> None:
         self.broker.down_until_s = self.world.now_s + self.rng.random() * 3
@@ -347,32 +378,72 @@ class Schedule:
                 raise Violation(f"stopped clean: {partition} at {position}, {self.what_is_left()}")
 
 
-FAULTS: tuple[tuple[str, Callable[[Schedule], None]], ...] = (
-    ("kill processor", Schedule.kill_processor),
-    ("kill processor", Schedule.kill_processor),
-    ("kill fetcher", Schedule.kill_fetcher),
-    ("kill fetcher", Schedule.kill_fetcher),
-    ("kill coordinator", Schedule.kill_coordinator),
-    ("stop engine", Schedule.stop_engine),
-    ("start engine", Schedule.start_engine),
-    ("freeze", Schedule.freeze),
-    ("expire", Schedule.expire),
-    ("move", Schedule.move),
-    ("move", Schedule.move),
-    ("outage", Schedule.outage),
-    ("reset", Schedule.reset),
-    ("shorten", Schedule.shorten),
-)
+FAULTS: Final[dict[str, Callable[[Schedule], None]]] = {
+    "kill processor": Schedule.kill_processor,
+    "kill fetcher": Schedule.kill_fetcher,
+    "kill coordinator": Schedule.kill_coordinator,
+    "stop engine": Schedule.stop_engine,
+    "start engine": Schedule.start_engine,
+    "freeze": Schedule.freeze,
+    "freeze coordinator": Schedule.freeze_coordinator,
+    "expire": Schedule.expire,
+    "move": Schedule.move,
+    "moves": Schedule.moves,
+    "outage": Schedule.outage,
+    "reset": Schedule.reset,
+    "shorten": Schedule.shorten,
+}
+
+PROFILES: Final[dict[str, Profile]] = {
+    "any": Profile((*FAULTS, "kill processor", "kill fetcher", "move")),
+    # Handlers that outlast every deadline: closes are forced.
+    "forced": Profile(
+        ("move", "expire", "expire", "kill fetcher", "kill processor", "start engine"),
+        kinds=("slow",) * 5,
+    ),
+    # A log that is full while its reader is slow.
+    "full": Profile(
+        ("freeze coordinator", "freeze coordinator", "moves", "moves", "expire", "kill fetcher"),
+        log_bytes=640,
+        messages=(50, 90),
+    ),
+    # Commits that come when nobody expects them any more.
+    "late": Profile(
+        ("moves", "move", "expire", "kill fetcher", "start engine", "shorten"),
+        network=Faults(late=0.7, tardy=0.3, refused=0.1, unanswered=0.1, slow_s=0.1),
+    ),
+    "reset": Profile(
+        ("shorten", "shorten", "reset", "expire", "move", "kill fetcher"),
+        network=Faults(late=0.3, tardy=0.4, slow_s=0.3),
+    ),
+    # Engines that still handle what was taken from them.
+    "taken": Profile(
+        ("start engine", "expire", "expire", "moves", "move", "freeze"),
+        kinds=("slow",) * 3,
+        lost_drain_s=3.0,
+    ),
+    "deadly": Profile(
+        ("kill processor", "kill processor", "expire", "move", "kill fetcher"),
+        kinds=("deadly", "deadly", "failing"),
+    ),
+    # Much is finished and little is committed.
+    "span": Profile(
+        ("move", "expire", "kill fetcher", "kill coordinator"),
+        network=Faults(refused=0.8, slow_s=0.05),
+        messages=(120, 160),
+    ),
+}
 
 
 def run(
     seed: int,
     *,
+    profile: str = "",
     keep_story: bool = False,
     broken: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Outcome:
     """Run the schedule of a seed; `broken` switches a rule off while it runs."""
-    schedule = Schedule(seed, keep_story=keep_story)
+    schedule = Schedule(seed, profile=profile, keep_story=keep_story)
     world = schedule.world
     failure = None
     with installed(schedule.host), broken():

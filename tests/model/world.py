@@ -85,16 +85,19 @@ class Actor:
             call()
 
     def kill(self) -> None:
-        """Kill -9; some steps may still be made until it takes effect."""
+        """Kill -9; some steps may still be made, or in a system call time pass, until it is gone."""
         if not self.is_dead and self.doom is None:
-            self.doom = self.world.rng.randrange(4)
+            rng = self.world.rng
+            self.doom = rng.randrange(4)
+            stays_s = rng.random() if rng.random() < 0.15 else 0.0
+            self.frozen_until_s = self.world.now_s + stays_s
             self.world.note(f"kill -9 {self.name}")
 
     def can_run(self, now_s: float) -> bool:
-        if self.doom is not None:
-            return True
         if self.frozen_until_s > now_s:
             return False
+        if self.doom is not None:
+            return True
         return self.ready is None or now_s >= self.until_s or bool(self.ready())
 
 
@@ -218,7 +221,10 @@ class World:
         self.actors.remove(actor)
 
     def _skip_to_next(self) -> None:
-        times = [max(a.until_s, a.frozen_until_s) for a in self.actors]
+        times = [
+            max(a.until_s if a.ready is not None and a.doom is None else 0.0, a.frozen_until_s)
+            for a in self.actors
+        ]
         if self._events:
             times.append(self._events[0][0])
         self.now_s = max(self.now_s, min(times, default=self.now_s + 0.1))
