@@ -38,6 +38,11 @@ _ERROR: Final = cast("_Get[ck.KafkaError | None]", ck.Message.error)
 _HEADERS: Final = cast("_Get[list[tuple[str, bytes | None]] | None]", ck.Message.headers)
 _TIMESTAMP: Final = cast("_Get[tuple[int, int]]", ck.Message.timestamp)
 
+#: The size of a batch is worked out from every so many-th message, if it has at least
+#: `EXACT_BELOW` and these are below `LARGE_VALUE` bytes on average.
+SAMPLE_STEP: Final = 8
+EXACT_BELOW: Final = 256
+LARGE_VALUE: Final = 1024
 #: Errors that tell the user to mend something; before the first assignment they end the engine.
 REFUSALS: Final = frozenset(
     {
@@ -58,7 +63,7 @@ class Fetched(NamedTuple):
 
     columns: Columns
     runs: list[tuple[int, int]]
-    #: Sum of the value bytes.
+    #: Sum of the value bytes, or an estimate of it where values are small.
     value_bytes: int
 
 
@@ -74,6 +79,34 @@ def _runs(partitions: list[int]) -> list[tuple[int, int]]:
     if partitions.count(partitions[0]) == len(partitions):
         return [(partitions[0], len(partitions))]
     return [(partition, len(list(group))) for partition, group in groupby(partitions)]
+
+
+def _offsets(messages: list[ck.Message], runs: list[tuple[int, int]]) -> list[int]:
+    """Return the offsets of a batch; only those of run ends are read where there are no gaps.
+
+    Offsets ascend in a run: all its messages come from one `consume` and so from one assignment,
+    since partitions are (re)assigned between two calls only. If the last is as far from the first
+    as there are messages, nothing is left out, and 35 ns a message are saved.
+    """
+    offsets: list[int] = []
+    start = 0
+    for _, count in runs:
+        stop = start + count
+        first, last = _OFFSET(messages[start]), _OFFSET(messages[stop - 1])
+        if last - first == count - 1:
+            offsets += range(first, last + 1)
+        else:
+            offsets += map(_OFFSET, messages[start:stop])
+        start = stop
+    return offsets
+
+
+def _value_bytes(messages: list[ck.Message]) -> int:
+    """Return about how many value bytes a batch has: exact if it is small or its values large."""
+    if len(messages) < EXACT_BELOW:
+        return sum(map(len, messages))
+    size = sum(map(len, messages[::SAMPLE_STEP])) * SAMPLE_STEP
+    return size if size < LARGE_VALUE * len(messages) else sum(map(len, messages))
 
 
 class Listener(Protocol):
@@ -178,14 +211,14 @@ class Member:
         if "headers" in self._wanted:
             headers = list(map(_HEADERS, messages))
         columns = Columns(
-            list(map(_OFFSET, messages)),
+            _offsets(messages, runs),
             keys,
             list(map(_VALUE, messages)),
             stamps,
             types,
             headers,
         )
-        return Fetched(columns, runs, sum(map(len, messages)))
+        return Fetched(columns, runs, _value_bytes(messages))
 
     def _without_errors(self, messages: list[ck.Message]) -> list[ck.Message]:
         good = []
