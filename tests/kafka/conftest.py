@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.scene import Scene, new_feed
+from tests.support.scene import FAST, SLOW, Scene, new_feed
+
+#: Handlers of 0 and of 20 ms, the messages that always wait, and Conns. Half of the pairs do for
+#: every day, since `test_kills_under_load` has the others in another way.
+LOADS = [
+    pytest.param(FAST, 10_000, 1, id="0ms-1", marks=pytest.mark.soak),
+    pytest.param(FAST, 10_000, 2, id="0ms-2"),
+    pytest.param(SLOW, 100, 1, id="20ms-1"),
+    pytest.param(SLOW, 100, 2, id="20ms-2", marks=pytest.mark.soak),
+]
 
 #: `scene(partitions=4, config=None, **feed_options)`.
 SceneFactory = Callable[..., Scene]

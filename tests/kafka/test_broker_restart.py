@@ -16,7 +16,7 @@ from tests.support.scene import FAST, SLOW, Killer
 
 pytestmark = pytest.mark.engine
 
-BACKLOG = 300
+BACKLOG = 200
 #: Longer than the session: the group is lost, not only out of sight.
 AWAY_S = 3.0
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kafka.conftest import SceneFactory
+from tests.kafka.conftest import LOADS, SceneFactory
 from tests.support.engine import is_alive, wait_until
-from tests.support.scene import FAST, GATED, SLOW, Killer
+from tests.support.scene import GATED, Killer
 
 pytestmark = pytest.mark.engine
 
@@ -31,8 +31,7 @@ def assert_all_gone(family: set[psutil.Process], shared_memory: set[Path]) -> No
     print(f"all gone after {time.monotonic() - killed:.3f} s")
 
 
-@pytest.mark.parametrize("conns", [1, 2])
-@pytest.mark.parametrize(("handler", "backlog"), [(FAST, 10_000), (SLOW, 300)], ids=["0ms", "20ms"])
+@pytest.mark.parametrize(("handler", "backlog", "conns"), LOADS)
 def test_a_killed_coordinator_leaves_nothing_and_its_successor_loses_nothing(
     scene: SceneFactory, handler: str, backlog: int, conns: int
 ) -> None:

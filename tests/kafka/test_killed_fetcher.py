@@ -7,16 +7,15 @@ span of 200,000 a partition, in practice what was finished out of order.
 
 import pytest
 
-from tests.kafka.conftest import SceneFactory
-from tests.support.scene import FAST, SLOW, Killer
+from tests.kafka.conftest import LOADS, SceneFactory
+from tests.support.scene import Killer
 
 pytestmark = pytest.mark.engine
 
 KILLS = 2
 
 
-@pytest.mark.parametrize("conns", [1, 2])
-@pytest.mark.parametrize(("handler", "backlog"), [(FAST, 10_000), (SLOW, 300)], ids=["0ms", "20ms"])
+@pytest.mark.parametrize(("handler", "backlog", "conns"), LOADS)
 def test_a_killed_fetcher_is_replaced_and_repeats_only_what_was_not_committed(
     scene: SceneFactory, handler: str, backlog: int, conns: int
 ) -> None:

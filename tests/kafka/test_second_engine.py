@@ -15,7 +15,7 @@ from tests.support.scene import FAST, SLOW, Killer
 pytestmark = pytest.mark.engine
 
 
-@pytest.mark.parametrize(("handler", "backlog"), [(FAST, 10_000), (SLOW, 300)], ids=["0ms", "20ms"])
+@pytest.mark.parametrize(("handler", "backlog"), [(FAST, 10_000), (SLOW, 100)], ids=["0ms", "20ms"])
 def test_a_second_engine_joins_and_leaves_under_load(
     scene: SceneFactory, handler: str, backlog: int
 ) -> None:
