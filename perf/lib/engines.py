@@ -161,6 +161,8 @@ def _kqmp_command(running: Running) -> list[str]:
         *(sys.executable, "-m", "kqmp", "run", f"perf.handlers:{job.handler}"),
         *_target(running),
         *("--conns", "1", "--processors", str(job.processors), "--set", "Offset=first"),
+        # 8 Consumers x 12,500 = the 100,000 messages that librdkafka reads ahead for the rivals.
+        *("--set", "QueueCapacity=12500"),
         *job.kqmp_options,
     ]
 
