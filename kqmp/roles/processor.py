@@ -6,8 +6,10 @@ it leaves a cursor at which its successor goes on. It ignores INT and TERM and e
 coordinator's word, on the end of its control socket, or by its death signal.
 """
 
+import contextlib
 import gc
 import logging
+import os
 import select
 import sys
 import time
@@ -307,6 +309,17 @@ def _fail(channel: control.Channel, code: ExitCode, text: str) -> NoReturn:
     sys.exit(int(code))
 
 
+def _yield_to_the_fetcher() -> None:
+    """Let a doorbell not take the core away from the fetcher that rings it.
+
+    A woken process of the normal policy preempts whoever woke it: at full speed the fetcher lost a
+    fifth of its time so. SCHED_BATCH has the same share of the cores and only waits for the next
+    tick. What the handler starts has the normal policy again.
+    """
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+
+
 def _prepare(spec: control.ProcessorSpec, channel: control.Channel) -> Handler:
     """Import the handler and call its setup; report and exit if either fails."""
     mark_processor()
@@ -343,6 +356,7 @@ def main() -> None:
         level=spec.log_level,
         encoding=spec.log_encoding,
     )
+    _yield_to_the_fetcher()
     handler = _prepare(spec, channel)
     processor = Processor(spec, channel, handler)
     # Objects made so far are never garbage: keep the collector off them, but on for the handler's.

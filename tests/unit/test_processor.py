@@ -1,5 +1,8 @@
 """A processor whose handler fails: what is retried, and what is said of it."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -69,3 +72,16 @@ def test_what_a_retry_raises_is_told_without_the_failures_before_it(
     assert [error.args for error in told] == [(0,), (1,), (2,)]
     assert [error.__context__ for error in told] == [None] * 3
     assert processor._lane.cursor == 2
+
+
+def test_a_processor_yields_to_the_fetcher_but_what_its_handler_starts_does_not():
+    code = (
+        "import os, subprocess, sys\n"
+        "from kqmp.roles.processor import _yield_to_the_fetcher\n"
+        "_yield_to_the_fetcher()\n"
+        "policy = 'import os; print(os.sched_getscheduler(0) & 0xFF)'\n"
+        "print(os.sched_getscheduler(0) & 0xFF, flush=True)\n"
+        "subprocess.run([sys.executable, '-c', policy], check=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(os.SCHED_BATCH), str(os.SCHED_OTHER)]
