@@ -314,10 +314,10 @@ def _yield_to_the_fetcher() -> None:
 
     A woken process of the normal policy preempts whoever woke it: at full speed the fetcher lost a
     fifth of its time so. SCHED_BATCH has the same share of the cores and only waits for the next
-    tick. What the handler starts has the normal policy again.
+    tick. What the handler starts inherits it, which costs that nothing either.
     """
     with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _prepare(spec: control.ProcessorSpec, channel: control.Channel) -> Handler:
