@@ -33,6 +33,7 @@ class Faults:
     """How often the network does what; all zero for a calm one."""
 
     late: float = 0.0
+    late_s: float = 1.5
     #: Of answers to asynchronous commits.
     tardy: float = 0.0
     refused: float = 0.0
@@ -322,6 +323,8 @@ class Consumer:
         self.is_gone = False
         self.is_fenced = False
         self.commits_under_way = 0
+        #: Asynchronous ones whose answer the application has not seen.
+        self.unanswered = 0
         #: When it chose the start of which partition.
         self.chosen: dict[int, float] = {}
         self._arrival_s = 0.0
@@ -436,6 +439,7 @@ class Consumer:
             self, self.session, generation, positions, is_choice, asynchronous, answers.append
         )
         commit.sent_s = self.world.now_s
+        self.unanswered += asynchronous
         if asynchronous:
             commit.answered = lambda code: self._answered(code, offsets)
         self._send(commit)
@@ -455,7 +459,7 @@ class Consumer:
         rng, faults = self.world.rng, self.broker.faults
         if commit.is_asynchronous and rng.random() < faults.late:
             commit.is_late = True
-            delay_s = rng.random() * 1.5
+            delay_s = rng.random() * faults.late_s
         else:
             delay_s = self.arrival_s(self.world.now_s + rng.random() * faults.slow_s)
         self.world.at(delay_s, partial(self.broker.take, commit))
@@ -488,6 +492,7 @@ class Consumer:
             kind, what = self.events.popleft()
             if kind == "commit":
                 code, offsets = what
+                self.unanswered -= 1
                 self.on_commit(None if code is None else ck.KafkaError(code), offsets)
             elif kind == "assign":
                 self._assign(what)
@@ -563,6 +568,7 @@ class Consumer:
             if count:
                 some = log.messages[start : start + count]
                 self.positions[partition] = some[-1].offset + 1
+                log.fetched = max(log.fetched, some[-1].offset + 1)
                 taken += some
         return taken
 

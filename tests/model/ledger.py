@@ -58,6 +58,8 @@ class Log:
     messages: list[Message] = field(default_factory=list)
     low: int = 0
     high: int = 0
+    #: One past the highest offset that anybody has taken from the broker.
+    fetched: int = 0
     #: Index of the first message that is not settled.
     front: int = 0
     #: Offsets below it were passed over by the choice of a start (`Offset: last`).
@@ -257,7 +259,7 @@ class Ledger:
         if log.first_unsettled() < position:
             unfinished = log.messages[log.front]
             raise Violation(f"loss: {partition} committed at {position}, {unfinished} is unfinished")
-        if not any(m.started for m in reversed(log.messages) if m.offset >= position):
+        if position >= log.fetched:
             log.reasons.clear()
 
     def went_back(self, partition: int, before: int, position: int) -> None:

@@ -58,6 +58,12 @@ class Profile:
     log_bytes: int = 2048
     lost_drain_s: float = 0.5
     messages: tuple[int, int] = (10, 70)
+    #: Drawn from these.
+    partitions: tuple[int, ...] = (1, 2, 2, 3)
+    conns: tuple[int, ...] = (1, 2)
+    static: float = 0.25
+    #: How often a second engine is there from the start.
+    second: float = 0.3
 
 
 class Schedule:
@@ -70,7 +76,7 @@ class Schedule:
         drawn = rng.choice(("any", "any", "any", *PROFILES))
         self.profile = PROFILES[profile or drawn]
         self.world.note(f"profile {profile or drawn}")
-        self.partitions = rng.choice((1, 2, 2, 3))
+        self.partitions = rng.choice(self.profile.partitions)
         ordering = rng.choice(("key", "key", "key", "partition", "unordered"))
         self.ledger = Ledger(self.world, self.partitions, ordering, SPAN_MAX)
         self.offset = rng.choice(("first", "first", "last"))
@@ -79,9 +85,9 @@ class Schedule:
         self.host = Host(self.world, self.ledger, self.broker)
         self.host.log_bytes = self.profile.log_bytes
         self.host.lost_drain_s = self.profile.lost_drain_s
-        self.is_static = rng.random() < 0.25
+        self.is_static = rng.random() < self.profile.static
         self.conf_values: dict[str, Any] = {
-            "conns": rng.choice((1, 2)),
+            "conns": rng.choice(self.profile.conns),
             "processors": rng.choice((1, 2, 2)),
             "ordering": ordering,
             "offset": self.offset,
@@ -293,7 +299,7 @@ class Schedule:
         with_start = self.rng.random() < 0.8
         self.produce(self.rng.randint(0, 30) if with_start else 0)
         self.start_engine()
-        if self.rng.random() < 0.3:
+        if self.rng.random() < self.profile.second:
             self.world.at(self.rng.random() * 2, self.start_engine)
         self.trouble()
         self.calm()
@@ -335,7 +341,8 @@ class Schedule:
             return False
         if any(actor.doom is not None for actor in self.world.actors):
             return False
-        if any(c.session is None or c.events for c in self.broker.consumers if not c.is_gone):
+        consumers = [c for c in self.broker.consumers if not c.is_gone]
+        if any(c.session is None or c.events or c.unanswered for c in consumers):
             return False
         for partition, log in enumerate(self.ledger.logs):
             owner = self.broker.owner(partition)
@@ -406,11 +413,18 @@ PROFILES: Final[dict[str, Profile]] = {
         ("freeze coordinator", "freeze coordinator", "moves", "moves", "expire", "kill fetcher"),
         log_bytes=640,
         messages=(50, 90),
+        partitions=(2, 3),
+        conns=(2,),
+        static=0.0,
     ),
     # Commits that come when nobody expects them any more.
     "late": Profile(
-        ("moves", "move", "expire", "kill fetcher", "start engine", "shorten"),
-        network=Faults(late=0.7, tardy=0.3, refused=0.1, unanswered=0.1, slow_s=0.1),
+        ("moves", "moves", "move", "expire", "kill fetcher", "start engine", "shorten"),
+        network=Faults(late=0.8, late_s=0.5, tardy=0.3, refused=0.1, slow_s=0.02),
+        messages=(50, 90),
+        conns=(2,),
+        static=0.0,
+        second=0.0,
     ),
     "reset": Profile(
         ("shorten", "shorten", "reset", "expire", "move", "kill fetcher"),
@@ -421,6 +435,10 @@ PROFILES: Final[dict[str, Profile]] = {
         ("start engine", "expire", "expire", "moves", "move", "freeze"),
         kinds=("slow",) * 3,
         lost_drain_s=3.0,
+        partitions=(1, 2),
+        conns=(1,),
+        static=0.0,
+        second=1.0,
     ),
     "deadly": Profile(
         ("kill processor", "kill processor", "expire", "move", "kill fetcher"),
