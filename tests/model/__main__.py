@@ -1,9 +1,9 @@
 """Replay: `python -m tests.model SEED` tells the story of one schedule.
 
-    python -m tests.model 1234                   what happens under seed 1234
-    python -m tests.model 0:5000                 which of these seeds fail
-    python -m tests.model 1234 --profile late    with what its profile is rich in
-    python -m tests.model 0:100 --off skip       with the rules off whose name holds this text
+python -m tests.model 1234                   what happens under seed 1234
+python -m tests.model 0:5000                 which of these seeds fail
+python -m tests.model 1234 --profile late    with what its profile is rich in
+python -m tests.model 0:100 --off skip       with the rules off whose name holds this text
 """
 
 import argparse

@@ -299,6 +299,7 @@ class ModelProcessor(processor.Processor):
     """The real processor; what it sets aside is told to the ledger."""
 
     host: Host
+
     def message_at_cursor(self) -> Message | None:
         """The message that a death is blamed on: its state word and its cursor say so."""
         lane, words = self._lane, self._words
@@ -398,9 +399,13 @@ def installed(host: Host) -> Iterator[None]:
         (fetcher, "Dispatcher", ModelDispatcher),
         (fetcher, "Member", ModelMember),
         (member, "ck", stand_in(host.consumer)),
-        (coordinator, "selectors", SimpleNamespace(
-            DefaultSelector=lambda: fakes.Selector(world), EVENT_READ=selectors.EVENT_READ
-        )),
+        (
+            coordinator,
+            "selectors",
+            SimpleNamespace(
+                DefaultSelector=lambda: fakes.Selector(world), EVENT_READ=selectors.EVENT_READ
+            ),
+        ),
         (coordinator, "Positions", type("L", (ModelPositions,), {"ledger": host.ledger})),
         (tree, "spawn", host.spawn),
         (tree, "LOG_BYTES", host.log_bytes),

@@ -135,8 +135,10 @@ class Broker:
             self.world.at(self.world.rng.random() * 0.1, self._try_round)
 
     def _try_round(self) -> None:
-        laggards = [s for s in self.sessions if s.consumer.is_rebalancing and not s.consumer.is_gone]
-        if self.is_down or laggards and self.world.now_s - self._round_wanted_s < ROUND_S:
+        laggards = [
+            s for s in self.sessions if s.consumer.is_rebalancing and not s.consumer.is_gone
+        ]
+        if self.is_down or (laggards and self.world.now_s - self._round_wanted_s < ROUND_S):
             self.world.at(0.1, self._try_round)
             return
         self._round_due = False
@@ -264,7 +266,9 @@ class Broker:
         log = self.ledger.logs[partition]
         self.world.note(f"broker: {partition} committed at {position}, was {before}")
         if commit.sent_s < commit.consumer.chosen.get(partition, 0.0):
-            raise Violation(f"stale commit: {partition} to {position}, sent before its start was chosen")
+            raise Violation(
+                f"stale commit: {partition} to {position}, sent before its start was chosen"
+            )
         # Whose partition it was when it was sent, and is not any more.
         is_stale = commit.is_late and partition not in commit.consumer.owned
         if commit.is_late and position < (before or 0):
@@ -303,7 +307,9 @@ class Broker:
 class Consumer:
     """One `confluent_kafka.Consumer`, in one process."""
 
-    def __init__(self, broker: Broker, actor: Actor, engine: int, properties: dict[str, Any]) -> None:
+    def __init__(
+        self, broker: Broker, actor: Actor, engine: int, properties: dict[str, Any]
+    ) -> None:
         self.broker = broker
         self.world = broker.world
         self.actor = actor
@@ -398,7 +404,11 @@ class Consumer:
         self._request(timeout)
         logs = self.broker.ledger.logs
         return [
-            Part(p.topic, p.partition, getattr(logs[p.partition], "low" if p.offset == -2 else "high"))
+            Part(
+                p.topic,
+                p.partition,
+                getattr(logs[p.partition], "low" if p.offset == -2 else "high"),
+            )
             for p in parts
         ]
 
@@ -533,7 +543,9 @@ class Consumer:
         assert not kept, f"still assigned: {kept}"
 
     def has_something(self) -> bool:
-        return bool(self.events) or (not self.broker.is_down and any(map(self._has, self.positions)))
+        return bool(self.events) or (
+            not self.broker.is_down and any(map(self._has, self.positions))
+        )
 
     def _has(self, partition: int) -> bool:
         """Whether there is a message or an error to fetch."""

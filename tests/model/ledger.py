@@ -258,7 +258,9 @@ class Ledger:
         self.taken[engine, partition] = position
         if log.first_unsettled() < position:
             unfinished = log.messages[log.front]
-            raise Violation(f"loss: {partition} committed at {position}, {unfinished} is unfinished")
+            raise Violation(
+                f"loss: {partition} committed at {position}, {unfinished} is unfinished"
+            )
         if position >= log.fetched:
             log.reasons.clear()
 

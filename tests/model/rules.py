@@ -15,7 +15,16 @@ from kqmp.core.inflight import NOTHING_HELD, Inflight
 from kqmp.core.life import Claim, Opened, Partitions, State
 from kqmp.ring.lane import LaneControl
 from kqmp.ring.log import Touched, encode_record
-from kqmp.roles import assignment, control, coordinator, dispatch, fetcher, positions, processor, tree
+from kqmp.roles import (
+    assignment,
+    control,
+    coordinator,
+    dispatch,
+    fetcher,
+    positions,
+    processor,
+    tree,
+)
 from kqmp.roles.tree import FetcherSlot, LaneSlot, Tree
 
 Patch = tuple[Any, str, Any]
@@ -139,12 +148,12 @@ def _every_slot_is_idle(
 
 def _acknowledge_first(self: Any, calls: Any, number: int) -> None:
     cursor = self._lane.cursor_word
-    for number in range(number, 1 << 60):  # noqa: PLR1704 - goes on from there
-        cursor[0] = number + 1
+    for taken in range(number, 1 << 60):
+        cursor[0] = taken + 1
         try:
             next(calls)
         except StopIteration:
-            cursor[0] = number
+            cursor[0] = taken
             return
 
 

@@ -333,7 +333,7 @@ class Schedule:
             self.world.at(0.1, self.start_engine)
         self.until(self.is_settled, CALM_S, CALM_TURNS, self.what_is_left)
 
-    def is_settled(self) -> bool:
+    def is_settled(self) -> bool:  # noqa: PLR0911 - a list of what may be unsettled
         if any(e.is_stopping for e in self.alive()) or not self.alive():
             self.check_ends(is_calm=False)
             if not self.alive():
@@ -378,7 +378,9 @@ class Schedule:
         self.check_ends(is_calm=False)
         for engine in self.alive():
             engine.signal(signal.SIGTERM)
-        self.until(lambda: not self.world.actors, STOP_S, STOP_TURNS, lambda: f"{self.world.actors}")
+        self.until(
+            lambda: not self.world.actors, STOP_S, STOP_TURNS, lambda: f"{self.world.actors}"
+        )
         self.check_ends(is_calm=True)
         for partition, position in enumerate(self.broker.committed):
             if not self.ledger.is_committed(partition, position):

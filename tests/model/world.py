@@ -1,4 +1,4 @@
-"""Processes as greenlets under one seeded scheduler: virtual time, and a kill between any two steps.
+"""Processes as greenlets under one seeded scheduler: virtual time, kills between any two steps.
 
 A *step* is a store to (or a load from) shared memory, a control message, or a call of the model's
 Kafka. An actor runs a drawn number of steps, then another one is drawn. All that is random comes
@@ -85,7 +85,7 @@ class Actor:
             call()
 
     def kill(self) -> None:
-        """Kill -9; some steps may still be made, or in a system call time pass, until it is gone."""
+        """Kill -9; steps may still be made, or time pass in a system call, until it is gone."""
         if not self.is_dead and self.doom is None:
             rng = self.world.rng
             self.doom = rng.randrange(4)
