@@ -47,5 +47,5 @@ def test_a_tombstone_and_a_message_without_a_key_are_kept():
 
 
 class _Bare:
-    _wanted = frozenset()
+    _wanted: frozenset[str] = frozenset()
     _reading = frozenset({0, 1})
