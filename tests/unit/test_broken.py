@@ -3,6 +3,7 @@
 import difflib
 import importlib.machinery
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -119,3 +120,13 @@ def test_an_unknown_name_lists_the_known_ones(
     write_patch(broken, "known", "x", VERSION_TEST)
     assert broken.main(["unknown"]) == 2
     assert "no such patch: unknown (known)" in capsys.readouterr().err
+
+
+def test_every_patch_still_applies():
+    patches = sorted((ROOT / "tests" / "broken").glob("*.patch"))
+    assert patches
+    for patch in patches:
+        done = subprocess.run(
+            ["git", "apply", "--check", str(patch)], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{patch.name}: {done.stderr}"
