@@ -46,6 +46,9 @@ from tests.model.world import Actor, Exited, Violation, World
 BATCH = 8
 SPAN_MAX = 60
 BAY_COUNT_MAX = 12
+#: A fetcher polls at least this often outside a callback: half a second, and what the scheduler
+#: takes when everybody gets his turn.
+POLL_S = 1.0
 
 #: (module, name, value): limits and waits made small, so that a short schedule meets them.
 SMALL: tuple[tuple[Any, str, Any], ...] = (
@@ -215,6 +218,7 @@ class Host:
     def check_bounds(self) -> None:
         """Bays, and what lies between the committed and the fetched position, are bounded."""
         for actor, role in self._fetchers.items():
+            self._check_polling(actor, role._member._consumer)  # type: ignore[arg-type]
             held = role._dispatcher.held_count
             if held > BAY_COUNT_MAX + BATCH:
                 raise Violation(f"bays of {actor} hold {held} messages")
@@ -226,6 +230,15 @@ class Host:
                 span = sum(low <= m.offset < opening.fetched_position for m in log.messages)
                 if span > SPAN_MAX:
                     raise Violation(f"{actor} has {span} messages of {partition} under way")
+
+    def _check_polling(self, actor: Actor, consumer: Consumer) -> None:
+        """No handler keeps a fetcher from polling; told only while nobody is starved."""
+        polled_s, fair_s = consumer.polled_s, self.world.fair_since_s
+        if polled_s is None or consumer.is_in_callback or consumer.is_gone or fair_s is None:
+            return
+        away_s = self.world.now_s - max(polled_s, consumer.callback_end_s, fair_s)
+        if away_s > POLL_S:
+            raise Violation(f"{actor} has not polled for {away_s:.1f} s")
 
     # Processors.
 
@@ -265,7 +278,7 @@ class Host:
         self.world.step()
         if message.kind == "deadly":
             raise Exited(-11)
-        if message.kind == "slow" and not self.world.is_fair:
+        if message.kind == "slow" and message.started == 1 and not self.world.is_fair:
             self.world.sleep(self.world.rng.random() * 3)
         if message.kind == "failing" and not self.world.is_fair and self.world.rng.random() < 0.7:
             if engine.conf.force_commit:

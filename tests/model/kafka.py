@@ -333,6 +333,9 @@ class Consumer:
         self.unanswered = 0
         #: When it chose the start of which partition.
         self.chosen: dict[int, float] = {}
+        #: When it was polled last; None until it joins the group.
+        self.polled_s: float | None = None
+        self.callback_end_s = 0.0
         self._arrival_s = 0.0
         self._callbacks: dict[str, Callable[..., None]] = {}
         broker.consumers.append(self)
@@ -516,6 +519,7 @@ class Consumer:
         self.is_in_callback = True
         self._callbacks[name](self, [Part("t", p) for p in sorted(partitions)])
         self.is_in_callback = False
+        self.callback_end_s = self.world.now_s
 
     def _assign(self, partitions: list[int]) -> None:
         self.owned.update(partitions)
@@ -593,6 +597,7 @@ class ModelMember(Member):
     def fetch(self, count: int, timeout_s: float) -> Fetched | None:
         """Serve callbacks and return messages: taken before a callback, or after it."""
         consumer: Consumer = self._consumer
+        consumer.polled_s = consumer.world.now_s
         early: list[Message] = []
         if consumer.world.rng.random() < 0.2:
             early = consumer.take(count, self.out_of_range)

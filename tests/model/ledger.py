@@ -208,7 +208,7 @@ class Ledger:
             self._check_start(log, partition, position)
             log.fenced.discard(engine)
         again = [m for m in log.messages if m.offset >= position and m.started]
-        reasons = [r.what for r in log.reasons if r.engine != engine]
+        reasons = sorted(r.what for r in log.reasons if r.engine != engine)
         if reasons:
             self.counts["span"] = max(self.counts["span"], len(again))
             is_wanted = any(r.what in ("chosen", "reset") for r in log.reasons)

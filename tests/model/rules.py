@@ -36,6 +36,9 @@ class Rule(NamedTuple):
     #: Invariant of the design that it serves.
     invariant: int
     patches: tuple[Patch, ...]
+    #: What the schedules should be rich in, and seeds under which they showed it.
+    profile: str = ""
+    seeds: tuple[int, ...] = ()
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -345,6 +348,7 @@ RULES: Final[dict[str, Rule]] = {
     "the span counts from what is committed (found)": Rule(3, ((_A, "open", _span_from_own),)),
     "the span is bounded": Rule(4, ((_F, "_watch_spans", lambda self, openings: None),)),
     "bays are bounded": Rule(4, ((_D, "fullness", property(lambda self: 0.0)),)),
+    "a full lane keeps nobody from polling": Rule(5, ((_D, "wait_s", lambda self: 10.0),)),
     "a stop waits until all is finished": Rule(
         3, ((coordinator.Coordinator, "_all_drained", lambda self: True),)
     ),

@@ -277,6 +277,8 @@ class Schedule:
 
     def shorten(self) -> None:
         """A log loses its start, or its end."""
+        if self.rng.random() < 0.5:
+            self.produce(self.rng.randint(1, 12))  # else everybody has read to the end
         partition = self.rng.randrange(self.partitions)
         log = self.ledger.logs[partition]
         position = self.rng.randint(log.low, log.high)
@@ -323,7 +325,7 @@ class Schedule:
         """Nothing goes wrong any more: everything is handled and committed."""
         self.broker.faults = Faults()
         self.broker.down_until_s = 0.0
-        self.world.is_fair = True
+        self.world.fair_since_s = self.world.now_s
         for actor in self.world.actors:
             actor.frozen_until_s = 0.0
         self.produce(self.left)
@@ -441,6 +443,14 @@ PROFILES: Final[dict[str, Profile]] = {
         conns=(1,),
         static=0.0,
         second=1.0,
+    ),
+    # Engines that stop and start while the group moves.
+    "stop": Profile(
+        ("stop engine", "stop engine", "start engine", "moves", "move", "kill fetcher"),
+        network=Faults(refused=0.6, slow_s=0.02),
+        conns=(1, 1, 2),
+        static=0.1,
+        second=0.7,
     ),
     "deadly": Profile(
         ("kill processor", "kill processor", "expire", "move", "kill fetcher"),

@@ -116,7 +116,8 @@ class World:
         self.failed_actor = ""
         self.keep_story = keep_story
         self.story: list[str] = []
-        self.is_fair = False
+        #: Since when everybody gets his turn; None while some are slower than others.
+        self.fair_since_s: float | None = None
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         #: Doorbells: descriptor -> rung.
@@ -148,6 +149,10 @@ class World:
 
     def sleep(self, seconds: float) -> None:
         self.wait(bool, seconds)
+
+    @property
+    def is_fair(self) -> bool:
+        return self.fair_since_s is not None
 
     def note(self, text: str) -> None:
         """Add a line to the story."""
