@@ -372,6 +372,7 @@ class Schedule:
                 raise Violation(f"stuck: {tell()}")
             for _ in range(5):
                 self.turn()
+            self.host.check_polling()
 
     def stop(self) -> None:
         """All engines stop: clean, and nothing is repeated afterwards."""

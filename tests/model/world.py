@@ -110,6 +110,8 @@ class World:
         self.now_s = 1000.0
         self.actors: list[Actor] = []
         self.running: Actor | None = None
+        #: Who ran last.
+        self.last: Actor | None = None
         self.budget = 0
         self.turns = 0
         self.failure: BaseException | None = None
@@ -207,7 +209,7 @@ class World:
                 return
             self.budget = actor.doom
             actor.doom = 0
-        self.running = actor
+        self.running = self.last = actor
         actor.greenlet.switch()
         self.running = None
         if actor.is_dead:
