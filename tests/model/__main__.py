@@ -12,8 +12,9 @@ import time
 import traceback
 from contextlib import ExitStack, contextmanager
 
+from tests.model.profiles import PROFILES
 from tests.model.rules import RULES
-from tests.model.schedule import PROFILES, run
+from tests.model.schedule import run
 
 
 def main() -> int:

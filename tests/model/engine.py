@@ -1,46 +1,21 @@
-"""kqmp's real roles inside the model: what they take from the system is replaced, nothing else."""
+"""Engines, and the machine that runs their processes: kqmp's real roles as actors."""
 
-import logging
 import os
-import selectors
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
-from zlib import crc32
-
-import msgspec
 
 from kqmp.config import KqConf
-from kqmp.core import slots
-from kqmp.core.batch import Chunk, Part
 from kqmp.core.life import State
 from kqmp.errors import BrokerError, ExitCode, InternalError, KqmpError
 from kqmp.handler import Handler
-from kqmp.kafka import member
-from kqmp.ring import bell, lane, log
-from kqmp.ring import words as w
-from kqmp.ring.frame import Frame
-from kqmp.ring.lane import LaneControl, LaneReader, LaneWriter
-from kqmp.ring.log import DispatchReader, DispatchWriter, EndsReader
-from kqmp.roles import (
-    assignment,
-    control,
-    coordinator,
-    dispatch,
-    fetcher,
-    positions,
-    processor,
-    tree,
-)
+from kqmp.roles import control, fetcher, processor
 from kqmp.roles.coordinator import Coordinator
-from kqmp.roles.positions import Positions
-from kqmp.roles.tree import FetcherSlot, LaneSlot, Plan
+from kqmp.roles.tree import Plan
 from tests.model import control as fakes
-from tests.model.kafka import Broker, Consumer, ModelMember, stand_in
+from tests.model.broker import Broker
+from tests.model.consumer import Consumer
 from tests.model.ledger import Ledger, Message
-from tests.model.memory import views
+from tests.model.shadows import ModelDispatcher, ModelProcessor, excuse_held
 from tests.model.world import Actor, Exited, Violation, World
 
 BATCH = 8
@@ -49,22 +24,6 @@ BAY_COUNT_MAX = 12
 #: A fetcher polls at least this often outside a callback: half a second, and what the scheduler
 #: takes when everybody gets his turn.
 POLL_S = 1.0
-
-#: (module, name, value): limits and waits made small, so that a short schedule meets them.
-SMALL: tuple[tuple[Any, str, Any], ...] = (
-    (assignment, "REVOKE_SLACK_S", 1.0),
-    (coordinator, "IDLE_PASS_S", 0.2),
-    (coordinator, "LEAVE_S", 5.0),
-    (coordinator, "PASS_S", 0.05),
-    (positions, "SPAN_MAX", SPAN_MAX),
-    (dispatch, "BAY_COUNT_MAX", BAY_COUNT_MAX),
-    (fetcher, "BATCH", BATCH),
-    (fetcher, "EAGER_S", 0.03),
-    (fetcher, "IDLE_S", 0.2),
-    (fetcher, "SPAN_MAX", SPAN_MAX),
-    (slots, "SLOTS", 16),
-    (slots, "hash", lambda key: crc32(key if isinstance(key, bytes) else b"%d" % key)),
-)
 
 
 class Engine:
@@ -131,17 +90,6 @@ class Model(Coordinator):
             if self.positions.partitions.state(partition) is not State.CLOSED:
                 self._engine.host.ledger.excuse(partition, "drain deadline")
         super()._leave_late(now_s)
-
-
-class ModelPositions(Positions):
-    """The real books; forced closes are told to the ledger."""
-
-    ledger: Ledger
-
-    def _force(self, lane: LaneSlot, epoch: int, fetcher: FetcherSlot) -> None:
-        partition = fetcher.inflight._epochs[epoch].partition
-        self.ledger.excuse(partition, "forced close")
-        super()._force(lane, epoch, fetcher)
 
 
 class Host:
@@ -315,166 +263,3 @@ class Host:
     def close(self) -> None:
         for fd in self.fds:
             os.close(fd)
-
-
-class ModelProcessor(processor.Processor):
-    """The real processor; what it sets aside is told to the ledger."""
-
-    host: Host
-
-    def message_at_cursor(self) -> Message | None:
-        """The message that a death is blamed on: its state word and its cursor say so."""
-        lane, words = self._lane, self._words
-        if words[w.STATE] != w.STATE_IN_FRAME:
-            return None
-        end = self._ends.end()
-        while (frame := lane.next_frame(end, None)) is not None:
-            if words[w.CURSOR] < frame.first + frame.count:
-                return self._message_of(frame, words[w.CURSOR] - frame.first)
-            lane.position += frame.length
-        return None
-
-    def _message_of(self, frame: Frame, index: int) -> Message:
-        value = frame.values[index]
-        assert value is not None
-        return self.host.ledger.messages[int(value.split(b":")[0])]
-
-    def _set_aside(self, frame: Frame, index: int) -> None:
-        self.host.ledger.set_aside(self._message_of(frame, index), self._spec.max_attempts)
-        super()._set_aside(frame, index)
-
-
-class ModelDispatcher(dispatch.Dispatcher):
-    """The real dispatcher; it remembers what it is writing to a lane."""
-
-    in_writing: Sequence[Part] = ()
-
-    def _write(self, index: int, chunk: Chunk) -> bool:
-        self.in_writing = chunk.parts
-        is_written = super()._write(index, chunk)
-        self.in_writing = ()
-        return is_written
-
-
-class ModelAssignment(assignment.Assignment):
-    """The real assignment; a revoke that was not answered in time is told to the ledger."""
-
-    host: Host
-    _dispatcher: ModelDispatcher
-
-    def _drop(self, partitions: list[int]) -> list[int]:
-        excuse_held(self.host.ledger, self._dispatcher, partitions)
-        return super()._drop(partitions)
-
-    def _await_final(self, waiting: set[int]) -> dict[int, tuple[int, int]]:
-        started_s = self.host.world.now_s
-        final = super()._await_final(waiting)
-        consumer: Consumer = self.member._consumer  # type: ignore[assignment]
-        waited_s = self.host.world.now_s - started_s
-        if waiting and waited_s < self._conf.drain_timeout_ms / 1000 and not self._channel.closed:
-            raise Violation(f"partitions {waiting} given up without waiting for their close")
-        for partition in waiting:
-            self.host.ledger.excuse(partition, "no final position", consumer.engine)
-            self.host.ledger.logs[partition].fenced.add(consumer.engine)
-        return final
-
-
-def excuse_held(ledger: Ledger, dispatcher: ModelDispatcher, partitions: Iterable[int]) -> None:
-    """What is finished above a held message repeats when it is dropped: there is no done set yet.
-
-    Held is also what is in a lane and not published.
-    """
-    held = {opening.partition for bay in dispatcher._bays for opening in bay.openings()}
-    held.update(opening.partition for opening in dispatcher._runs)
-    held.update(opening.partition for opening, _ in dispatcher.in_writing)
-    if dispatcher.pending:
-        held.update(partitions)
-    for partition in held.intersection(partitions):
-        ledger.excuse(partition, "held messages dropped")
-
-
-@contextmanager
-def installed(host: Host) -> Iterator[None]:
-    """Put the model's world under the real roles."""
-    world = host.world
-    ring = views(world, host.taken)
-    time = fakes.clock(world)
-    create_memory = w.create_memory
-
-    def create(name: str, size: int, header: dict[int, int]) -> int:
-        fd = create_memory(name, size, header)
-        host.fds.append(fd)
-        return fd
-
-    patches: list[tuple[Any, str, Any]] = [
-        *SMALL,
-        (w, "create_memory", create),
-        (lane, "LaneControl", ring[LaneControl]),
-        (log, "DispatchReader", ring[DispatchReader]),
-        (dispatch, "LaneWriter", ring[LaneWriter]),
-        (dispatch, "DispatchWriter", ring[DispatchWriter]),
-        (processor, "LaneReader", ring[LaneReader]),
-        (processor, "EndsReader", ring[EndsReader]),
-        (processor, "Processor", type("P", (ModelProcessor,), {"host": host})),
-        (processor, "select", SimpleNamespace(poll=lambda: fakes.Poller(world), POLLIN=1)),
-        (fetcher, "Assignment", type("A", (ModelAssignment,), {"host": host})),
-        (fetcher, "Dispatcher", ModelDispatcher),
-        (fetcher, "Member", ModelMember),
-        (member, "ck", stand_in(host.consumer)),
-        (
-            coordinator,
-            "selectors",
-            SimpleNamespace(
-                DefaultSelector=lambda: fakes.Selector(world), EVENT_READ=selectors.EVENT_READ
-            ),
-        ),
-        (coordinator, "Positions", type("L", (ModelPositions,), {"ledger": host.ledger})),
-        (tree, "spawn", host.spawn),
-        (tree, "LOG_BYTES", host.log_bytes),
-        (positions, "LOST_DRAIN_S", host.lost_drain_s),
-        (tree, "os", SimpleNamespace(close=lambda fd: None)),
-        *((module, "time", time) for module in (assignment, fetcher, processor, tree)),
-        *((bell, name, function) for name, function in fakes.bells(world, 1 << 20).items()),
-    ]
-    before = [(owner, name, getattr(owner, name, None)) for owner, name, _ in patches]
-    from_wire = KqConf.from_wire
-    level = logging.getLogger("kqmp").level
-    try:
-        for owner, name, value in patches:
-            setattr(owner, name, value)
-        KqConf.from_wire = classmethod(lambda _, data: CONFS[data])  # type: ignore[method-assign, assignment]
-        logging.getLogger("kqmp").setLevel(logging.CRITICAL + 1)
-        yield
-    finally:
-        logging.getLogger("kqmp").setLevel(level)
-        KqConf.from_wire = from_wire  # type: ignore[method-assign]
-        for owner, name, value in before:
-            if name == "hash":
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)
-
-
-#: Wire form -> configuration. Checking one takes longer than a schedule may.
-CONFS: dict[bytes, KqConf] = {}
-_MADE: dict[str, KqConf] = {}
-
-
-def conf(**values: Any) -> KqConf:
-    """Return a configuration with limits below those that `KqConf` allows."""
-    key = repr(sorted(values.items()))
-    if key not in _MADE:
-        ring_bytes = values.pop("ring_bytes")
-        made = KqConf(
-            brokers=["b"],
-            group="g",
-            topic="t",
-            commit_interval="200ms",
-            drain_timeout="1s",
-            kafka={"session.timeout.ms": "1000"},
-            **values,
-        )
-        msgspec.structs.force_setattr(made, "ring_bytes", ring_bytes)
-        _MADE[key] = made
-        CONFS[made.to_wire()] = made
-    return _MADE[key]

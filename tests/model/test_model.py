@@ -8,7 +8,8 @@ import os
 
 import pytest
 
-from tests.model.schedule import PROFILES, run
+from tests.model.profiles import PROFILES
+from tests.model.schedule import run
 
 SEEDS = int(os.environ.get("KQMP_MODEL_SEEDS", "1600"))
 #: Schedules of one test.
