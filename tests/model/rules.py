@@ -279,81 +279,103 @@ _A, _D, _F, _P = (
 
 RULES: Final[dict[str, Rule]] = {
     "a close is decided after the log was read to its end": Rule(
-        1, ((_P, "look", _close_then_read),)
+        1, ((_P, "look", _close_then_read),), "", (4, 27, 32)
     ),
     "what a dead fetcher dispatched drains before its partition is closed": Rule(
-        2, ((_P, "died", _close_the_dead_at_once),)
+        2, ((_P, "died", _close_the_dead_at_once),), "", (4, 14, 66)
     ),
     "a forced close waits for the death of the processors": Rule(
-        2, ((_P, "_force", _force_without_reaping),)
+        2, ((_P, "_force", _force_without_reaping),), "forced", (2, 93, 193)
     ),
     "after a forced close successors skip the epoch": Rule(
-        2, ((LaneControl, "skip", lambda self, epochs: None),)
+        2, ((LaneControl, "skip", lambda self, epochs: None),), "forced", (11, 58, 61)
     ),
     "no successor starts before a forced close is decided": Rule(
-        2, ((Tree, "_closing_by_force", staticmethod(lambda *_: False)),)
+        2, ((Tree, "_closing_by_force", staticmethod(lambda *_: False)),), "forced", (139, 153, 193)
     ),
     "a claim waits until the partition is closed": Rule(
-        2, ((Partitions, "_open_next", _open_while_draining),)
+        2, ((Partitions, "_open_next", _open_while_draining),), "", (38, 45, 63)
     ),
     "what drains since before this assignment is not committed (found)": Rule(
-        6, ((Partitions, "closed", _commit_any_answer),)
+        6, ((Partitions, "closed", _commit_any_answer),), "taken", (946, 968, 1049)
     ),
-    "a position set back by an operator counts": Rule(6, ((Partitions, "claim", _no_reset),)),
+    "a position set back by an operator counts": Rule(
+        6, ((Partitions, "claim", _no_reset),), "reset", (2, 24, 44)
+    ),
     "a confirmation of an old epoch counts for nothing": Rule(
-        6, ((Partitions, "committed", _confirm_any_epoch),)
+        6, ((Partitions, "committed", _confirm_any_epoch),), "reset", (509, 1340, 1392)
     ),
-    "the position does not pass held messages": Rule(1, ((Inflight, "note", _note_without_held),)),
+    "the position does not pass held messages": Rule(
+        1, ((Inflight, "note", _note_without_held),), "", (0, 9, 30)
+    ),
     "what was fetched is published with its frames": Rule(
-        1, ((_D, "place", _publish_fetched_first),)
+        1, ((_D, "place", _publish_fetched_first),), "late", (18, 43, 44)
     ),
     "held messages are dropped when a partition is given up": Rule(
-        2, ((_D, "drop", lambda self, openings: 0),)
+        2, ((_D, "drop", lambda self, openings: 0),), "", (9, 30, 36)
     ),
     "a pending record is published before a partition is given up": Rule(
-        2, ((_A, "_flush", lambda self: None),)
+        2, ((_A, "_flush", lambda self: None),), "full", (19, 59, 67)
     ),
     "a slot is in flight while a message of it is in a bay": Rule(
-        2, ((_D, "_choose", _choose_without_bays),)
+        2, ((_D, "_choose", _choose_without_bays),), "", (69, 107, 114)
     ),
     "a slot in flight stays on its lane": Rule(
-        2, ((slots.KeyLanes, "__init__", _every_slot_is_idle),)
+        2, ((slots.KeyLanes, "__init__", _every_slot_is_idle),), "", (0, 1, 6)
     ),
     "the cursor is stored after the handler returned": Rule(
-        1, ((processor.Processor, "_untimed", _acknowledge_first),)
+        1, ((processor.Processor, "_untimed", _acknowledge_first),), "", (0, 2, 8)
     ),
     "a successor goes on at the cursor": Rule(
-        3, ((processor.Processor, "_handle", _handle_whole_frames),)
+        3, ((processor.Processor, "_handle", _handle_whole_frames),), "", (0, 2, 9)
     ),
-    "only what is open is committed": Rule(6, ((_F, "_commit", _commit_whatever),)),
-    "what is lost is committed no more": Rule(6, ((_A, "lost", _lose_nothing),)),
-    "an answer counts only under its grant": Rule(1, ((_A, "open", _open_any_grant),)),
+    "only what is open is committed": Rule(
+        6, ((_F, "_commit", _commit_whatever),), "", (9, 27, 28)
+    ),
+    "what is lost is committed no more": Rule(
+        6, ((_A, "lost", _lose_nothing),), "late", (3, 6, 26)
+    ),
+    "an answer counts only under its grant": Rule(
+        1, ((_A, "open", _open_any_grant),), "late", (30, 45, 53)
+    ),
     "a final commit is no news while another is unanswered": Rule(
-        6, ((_A, "revoked", _confirm_while_unanswered),)
+        6, ((_A, "revoked", _confirm_while_unanswered),), "late", (155, 178, 201)
     ),
-    "a chosen start is committed at once": Rule(1, ((_A, "_choose", _choose_without_commit),)),
-    "a revoke waits for the close": Rule(3, ((_A, "_await_final", _await_nothing),)),
+    "a chosen start is committed at once": Rule(
+        1, ((_A, "_choose", _choose_without_commit),), "", (3, 4, 5)
+    ),
+    "a revoke waits for the close": Rule(3, ((_A, "_await_final", _await_nothing),), "", (0, 4, 8)),
     "a late answer to an earlier revoke is not committed (found)": Rule(
-        6, ((_A, "_await_final", _await_any),)
+        6, ((_A, "_await_final", _await_any),), "full", (111, 751, 1202)
     ),
     "what a rebalance took is not chosen anew (found)": Rule(
-        6, ((_A, "out_of_range", _out_of_range_anyway),)
+        6, ((_A, "out_of_range", _out_of_range_anyway),), "reset", (86, 278, 306)
     ),
     "no start is chosen while a commit is unanswered (found)": Rule(
-        6, ((_A, "claim", _claim_while_unanswered),)
+        6, ((_A, "claim", _claim_while_unanswered),), "reset", (268, 1255, 1493)
     ),
     "what a rebalance took is not committed on leaving (found)": Rule(
-        6, ((_F, "_leave", _leave_with_all),)
+        6, ((_F, "_leave", _leave_with_all),), "stop", (230, 301, 328)
     ),
-    "the span counts from what is committed (found)": Rule(3, ((_A, "open", _span_from_own),)),
-    "the span is bounded": Rule(4, ((_F, "_watch_spans", lambda self, openings: None),)),
-    "bays are bounded": Rule(4, ((_D, "fullness", property(lambda self: 0.0)),)),
-    "a full lane keeps nobody from polling": Rule(5, ((_D, "wait_s", lambda self: 10.0),)),
+    "the span counts from what is committed (found)": Rule(
+        3, ((_A, "open", _span_from_own),), "span", (22, 60, 74)
+    ),
+    "the span is bounded": Rule(
+        4, ((_F, "_watch_spans", lambda self, openings: None),), "span", (1, 2, 6)
+    ),
+    "bays are bounded": Rule(
+        4, ((_D, "fullness", property(lambda self: 0.0)),), "full", (24, 59, 69)
+    ),
+    "a full lane keeps nobody from polling": Rule(
+        5, ((_D, "wait_s", lambda self: 10.0),), "", (0, 1, 2)
+    ),
     "a stop waits until all is finished": Rule(
-        3, ((coordinator.Coordinator, "_all_drained", lambda self: True),)
+        3, ((coordinator.Coordinator, "_all_drained", lambda self: True),), "stop", (16, 22, 27)
     ),
-    "who we kill blames no message": Rule(3, ((tree, "blamed_message", _blame({"ours": False})),)),
+    "who we kill blames no message": Rule(
+        3, ((tree, "blamed_message", _blame({"ours": False})),), "taken", (27, 198, 563)
+    ),
     "a death before it was ready blames no message (found)": Rule(
-        3, ((Tree, "_blame", staticmethod(_blame_before_ready)),)
+        3, ((Tree, "_blame", staticmethod(_blame_before_ready)),), "deadly", (30, 46, 325)
     ),
 }
