@@ -13,7 +13,7 @@ from tests.model.schedule import run
 
 SEEDS = int(os.environ.get("KQMP_MODEL_SEEDS", "1600"))
 #: Schedules of one test.
-CHUNK = max(200, SEEDS // 40)
+CHUNK = max(100, SEEDS // 40)
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
