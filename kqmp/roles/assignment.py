@@ -62,15 +62,12 @@ class Assignment:
     def claim(self) -> None:
         """Read or choose the positions of unclaimed partitions and tell the coordinator.
 
-        What Kafka does not answer stays unclaimed; the fetcher tries again later. So does what is
-        out of range while a commit of its old position is unanswered: the broker could take that
-        one last.
+        What Kafka does not answer stays unclaimed; the fetcher tries again later. So does what has
+        a commit of its earlier opening unanswered: the broker could take that one after the
+        position was read, which would look as if somebody had set it back, or above a start chosen
+        anew.
         """
-        wanted = {
-            partition: anew
-            for partition, anew in self.unclaimed.items()
-            if not anew or partition not in self.unanswered
-        }
+        wanted = {p: anew for p, anew in self.unclaimed.items() if p not in self.unanswered}
         if not wanted:
             return
         try:

@@ -264,6 +264,7 @@ class Fetcher:
             if opening is not None and opening.epoch == epoch:
                 opening.committed_position = max(opening.committed_position, position)
         self._channel.tell(control.Committed(items, error.str() if error else ""))
+        self._claimed_s = 0.0  # what waited for this answer is claimed in this turn
         if self._next_commit:
             waiting, self._next_commit = self._next_commit, {}
             self._commit([(p, epoch, position) for p, (epoch, position) in waiting.items()])

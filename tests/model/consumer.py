@@ -49,6 +49,8 @@ class Consumer:
         #: When it was polled last; None until it joins the group.
         self.polled_s: float | None = None
         self.callback_end_s = 0.0
+        #: It waits for a synchronous commit, which has a bound of its own.
+        self.is_requesting = False
         self._arrival_s = 0.0
         self._callbacks: dict[str, Callable[..., None]] = {}
         broker.consumers.append(self)
@@ -171,7 +173,9 @@ class Consumer:
         self._send(commit)
         if asynchronous:
             return None
+        self.is_requesting = True
         self.world.wait(lambda: answers, REQUEST_S)
+        self.is_requesting = False
         code = answers[0] if answers else ck.KafkaError._TIMED_OUT
         if code is not None:
             for partition in positions:

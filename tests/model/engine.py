@@ -191,7 +191,8 @@ class Host:
 
     def _check_polling(self, actor: Actor, consumer: Consumer) -> None:
         polled_s, fair_s = consumer.polled_s, self.world.fair_since_s
-        if polled_s is None or consumer.is_in_callback or consumer.is_gone or fair_s is None:
+        is_busy = consumer.is_in_callback or consumer.is_requesting or consumer.is_gone
+        if polled_s is None or fair_s is None or is_busy:
             return
         away_s = self.world.now_s - max(polled_s, consumer.callback_end_s, fair_s)
         if away_s > POLL_S:

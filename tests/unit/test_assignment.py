@@ -224,6 +224,19 @@ def test_no_start_is_chosen_while_a_commit_of_the_old_position_is_unanswered(par
     assert member.commits == [{P: 5}]
 
 
+def test_no_position_is_read_while_a_commit_is_unanswered(parts):
+    """The broker could take it after that: the position would look like one set back."""
+    made, channel, _ = parts
+    opened(made)
+    made.unanswered = {P: (7, 25)}
+    made.lost([P])
+    made.assigned([P, Q])
+    assert channel.heard(control.Claims)[1:] == [control.Claims(2, [(Q, 20)])]
+    made.unanswered = {}
+    made.claim()
+    assert channel.heard(control.Claims)[-1] == control.Claims(2, [(P, 10)])
+
+
 def test_a_revoke_waits_for_what_was_out_of_range(parts):
     """Lanes may still hold messages of it."""
     made, channel, _ = parts
