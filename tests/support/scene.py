@@ -21,11 +21,14 @@ from tests.support.judge import (
     judge,
     unbounded_repeats,
 )
-from tests.support.ledger import Tail
+from tests.support.ledger import RECORD, Tail
 from tests.support.watch import CommitWatch, Observer
 
 #: The documented bound of what lies between a partition's committed and its fetched position.
 SPAN_MAX = 200_000
+
+#: Pytest keeps the directories of the last sessions: larger ledgers are not left there.
+LEDGER_KEPT_BYTES = 8 << 20
 
 #: Dead members leave the group after this long; the tests' broker allows it.
 SESSION_MS = 2000
@@ -201,6 +204,8 @@ class Scene:
             self._watch.stop()
         self._observer.close()
         self.feed.abandon()
+        if self.tail.written * RECORD.size > LEDGER_KEPT_BYTES:
+            self.ledger.unlink()
 
 
 class Killer:
