@@ -312,7 +312,7 @@ class Ledger:
         """Whether the group's position is at the end of the log, as far as it can be."""
         log = self.logs[partition]
         last = log.messages[-1].offset + 1 if log.messages else 0
-        if last <= log.low or log.set_back_from:
+        if last <= log.low or log.set_back_from or log.is_cut:
             return True
         return position is not None and last <= position <= log.high
 

@@ -68,8 +68,11 @@ PROFILES: Final[dict[str, Profile]] = {
         second=0.0,
     ),
     "reset": Profile(
-        ("shorten", "shorten", "reset", "expire", "move", "kill fetcher"),
-        network=Faults(late=0.3, tardy=0.4, slow_s=0.3),
+        ("shorten", "shorten", "reset", "reset", "expire", "moves", "kill fetcher"),
+        network=Faults(late=0.3, tardy=0.6, slow_s=0.05),
+        messages=(40, 80),
+        conns=(2, 2, 1),
+        static=0.1,
     ),
     # Engines that still handle what was taken from them.
     "taken": Profile(

@@ -233,14 +233,27 @@ class Schedule:
         self.broker.down_until_s = self.world.now_s + self.rng.random() * 3
 
     def reset(self) -> None:
-        """Everybody is thrown out of the group, and an operator sets positions."""
+        """Everybody is thrown out of the group, and an operator sets positions.
+
+        Often just when something was handled, and its commit is on its way; and often the group
+        moves some time later, when all have come back.
+        """
+        self.produce(self.rng.randint(0, 6))
+        self.world.at(self.rng.random() * 0.6, self.reset_now)
+        for _ in range(self.rng.choice((0, 1, 2))):
+            self.world.at(1.5 + self.rng.random() * 2, self.move)
+
+    def reset_now(self) -> None:
+        if self.is_stopping:
+            return
         for session in list(self.broker.sessions):
             self.broker.expire(session)
         for partition, log in enumerate(self.ledger.logs):
             before = self.broker.committed[partition]
-            if before is None or self.rng.random() < 0.5:
+            if before is None or self.rng.random() < 0.3:
                 continue
-            position = self.rng.randint(log.low, log.high)
+            highest = max(log.low, self.rng.choice((before, log.high)))
+            position = self.rng.randint(log.low, highest)
             self.world.note(f"operator: {partition} from {before} to {position}")
             self.broker.committed[partition] = position
             self.ledger.operated(partition)

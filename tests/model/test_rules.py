@@ -13,7 +13,7 @@ from tests.model.rules import RULES
 from tests.model.schedule import run
 
 #: So many schedules are tried before a rule counts as unguarded.
-SEEDS = 2000
+SEEDS = 3000
 
 
 @pytest.mark.parametrize("name", RULES)
