@@ -156,7 +156,8 @@ class Attempts:
 def blamed_message(*, in_frame: bool, cursor: int, end_number: int, ours: bool) -> int:
     """Return the number of the message that was in a dead processor's hands, or -1.
 
-    Busy means that its state word says "in a frame" and its cursor is below the published end; a
-    death in import, setup or close, or by our own hand, blames no message.
+    Busy means that its state word names a frame of which the cursor is not at the end, and that
+    the cursor is below the published end; a death in import, setup or close, or by our own hand,
+    blames no message.
     """
     return cursor if in_frame and cursor < end_number and not ours else -1

@@ -75,8 +75,8 @@ class LaneControl:
 
     @property
     def in_frame(self) -> bool:
-        """Whether the processor is (or died) between taking a frame and the end of it."""
-        return self._words[w.STATE] == w.STATE_IN_FRAME
+        """Whether the processor has (or died with) the message at the cursor in hand."""
+        return self._words[w.CURSOR] < self._words[w.STATE]
 
     @property
     def heartbeat(self) -> int:

@@ -73,7 +73,7 @@ SKIP_LIMIT: Final = 2 * PAGE // 8 - LINE
 CURSOR: Final = 3 * PAGE // 8
 #: Bytes of the ring that may be overwritten: always a frame boundary.
 RELEASED: Final = CURSOR + LINE
-#: One of the `STATE_*` values.
+#: The lane's number after the last message of the frame in hand, or `STATE_OUTSIDE`.
 STATE: Final = CURSOR + 2 * LINE
 #: 1 while the processor waits on its doorbell.
 SLEEPING: Final = CURSOR + 3 * LINE
@@ -101,10 +101,10 @@ OPEN_TABLE: Final = 4 * PAGE // 8
 OPEN_ENTRIES_DEFAULT: Final = 64
 OPEN_ENTRIES_MAX: Final = 4096
 
-#: Not in a frame: importing, in setup, waiting, stopping or closing.
+#: No frame in hand: importing, in setup, waiting, stopping or closing. Else the message at the
+#: cursor, where that is below the state word, is in hand: a death now is its doing. (A mere flag
+#: would blame the first message of the next frame, which may be published after the death.)
 STATE_OUTSIDE: Final = 0
-#: In a frame: a death now is the doing of the message at the cursor.
-STATE_IN_FRAME: Final = 1
 
 # Dispatch memory, page 1: only the coordinator writes.
 #: Log records read: those up to it may be overwritten.

@@ -82,8 +82,8 @@ class Processor:
                 self._wait()
                 continue
             # SAFETY: sole writer of the state word; a death from here on is the doing of the
-            # message at the cursor.
-            self._words[w.STATE] = w.STATE_IN_FRAME
+            # message at the cursor, until that is at the frame's end.
+            self._words[w.STATE] = frame.first + frame.count
             self._handle(frame)
             self._words[w.STATE] = w.STATE_OUTSIDE
             if self._lane.cursor != frame.first + frame.count:
@@ -288,7 +288,7 @@ class Processor:
                 self._channel_wait(min(left, WAIT_S))
                 if self._stopping:
                     return False
-            self._words[w.STATE] = w.STATE_IN_FRAME
+            self._words[w.STATE] = frame.first + frame.count
             self._words[w.RETRIED] += 1
             try:
                 next(self._calls(frame, index, index + 1))

@@ -36,7 +36,7 @@ class ModelProcessor(processor.Processor):
     def message_at_cursor(self) -> Message | None:
         """The message that a death is blamed on: its state word and its cursor say so."""
         lane, words = self._lane, self._words
-        if words[w.STATE] != w.STATE_IN_FRAME:
+        if words[w.CURSOR] >= words[w.STATE]:
             return None
         end = self._ends.end()
         while (frame := lane.next_frame(end, None)) is not None:

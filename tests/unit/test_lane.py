@@ -373,10 +373,20 @@ def test_a_successor_voids_what_was_entered_but_not_taken(attach):
     assert control.open_numbers(2**60) == [3, 4]
 
 
+def test_at_the_end_of_its_frame_a_processor_has_no_message_in_hand(attach):
+    """What lies behind the frame may be published after the death: it is nobody's doing."""
+    control, reader = attach(LaneControl), attach(LaneReader)
+    reader.words[w.STATE] = 3
+    reader.cursor_word[0] = 2
+    assert control.in_frame
+    reader.cursor_word[0] = 3
+    assert not control.in_frame
+
+
 def test_a_successor_starts_outside_a_frame_and_awake(attach):
     control, reader = attach(LaneControl), attach(LaneReader)
     writer = attach(LaneWriter, 0, 0)
-    reader.words[w.STATE], reader.words[w.SLEEPING] = w.STATE_IN_FRAME, 1
+    reader.words[w.STATE], reader.words[w.SLEEPING] = 1, 1
     assert control.in_frame
     assert writer.sleeping
     attach(LaneReader).adopt()
