@@ -204,7 +204,9 @@ class Ledger:
             self._forget_reset(log)
         if log.reset_to is not None and position <= log.reset_to:
             log.reset_to = None
-        if committed is not None:
+        if committed is None:
+            log.fenced.add(engine)
+        else:
             self._check_start(log, partition, position)
             log.fenced.discard(engine)
         again = [m for m in log.messages if m.offset >= position and m.started]
