@@ -2,7 +2,7 @@
 
 import selectors
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -198,7 +198,3 @@ def bells(world: World, first_fd: int) -> dict[str, Callable[..., Any]]:
         world.bells[fd] = False
 
     return {"create": create, "ring": ring, "clear": clear}
-
-
-def any_of(actors: Iterable[Actor]) -> bool:
-    return any(not actor.is_dead for actor in actors)

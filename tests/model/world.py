@@ -17,8 +17,6 @@ from greenlet import getcurrent, greenlet
 QUANTA: Final = (1, 2, 3, 5, 8, 13, 21, 40, 80, 160)
 #: Most seconds that pass in one turn in which some actor had something to do.
 TICK_S: Final = 0.004
-#: Lines kept of what happened.
-STORY_LINES: Final = 400
 
 
 class Killed(BaseException):
