@@ -86,7 +86,7 @@ def read(given: Given) -> Loaded:
     Raises:
         ConfigError: with all problems at once.
     """
-    overrides, kafka = _pairs(given.sets, "--set"), _pairs(given.properties, "-X")
+    overrides, kafka = pairs(given.sets, "--set"), pairs(given.properties, "-X")
     if given.file is None:
         if given.section is not None:
             raise ConfigError(f"--section {given.section}: there is no file; add -f FILE")
@@ -108,7 +108,7 @@ def changes(given: Given) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     wrong = []
-    for name, value in _pairs(given.sets, "--set").items():
+    for name, value in pairs(given.sets, "--set").items():
         key = KEY_BY_KQ.get(name.lower()) or KEY.get(name.lower())
         if key is None:
             wrong.append(f"--set {name}: {unknown(name)}")
@@ -116,11 +116,11 @@ def changes(given: Given) -> dict[str, Any]:
             found[key.name] = value
     if wrong:
         raise ConfigError(*wrong)
-    kafka = _pairs(given.properties, "-X")
+    kafka = pairs(given.properties, "-X")
     return {**found, **given.shortcuts, **({"kafka": kafka} if kafka else {})}
 
 
-def _pairs(items: tuple[str, ...], flag: str) -> dict[str, str]:
+def pairs(items: tuple[str, ...], flag: str) -> dict[str, str]:
     """Split `KEY=VALUE` items; a later one of the same key wins."""
     pairs = {}
     wrong = []

@@ -4,7 +4,16 @@ Every problem is found at once and says where it is: `file:line:column`, or for 
 lines, the key's path. No password ever stands in an error or a note.
 """
 
+from kqmp.configfile.endpoint import Endpoint, load_endpoint
 from kqmp.configfile.load import Loaded, load, load_from_flags
 from kqmp.configfile.sections import SERVICE_KEYS, TOP_LEVEL
 
-__all__ = ["SERVICE_KEYS", "TOP_LEVEL", "Loaded", "load", "load_from_flags"]
+__all__ = [
+    "SERVICE_KEYS",
+    "TOP_LEVEL",
+    "Endpoint",
+    "Loaded",
+    "load",
+    "load_endpoint",
+    "load_from_flags",
+]

@@ -74,13 +74,13 @@ def load(
         ConfigError: with all problems at once, in the order of the file, then of the flags.
     """
     file = str(path)
-    document = _read(file)
+    document = read_document(file)
     found = find_section(document, section, file)
     gathered = Gathered(missing_place=found.place)
     gathered.add_section(found, env)
-    _add_flags(gathered, overrides, kafka_overrides, shortcuts)
+    add_flags(gathered, overrides, kafka_overrides, shortcuts)
     gathered.values.setdefault("name", found.name or Path(file).stem)
-    conf = _checked(gathered)
+    conf = checked(gathered)
     notes = []
     if gathered.without_effect:
         notes.append(f"accepted, no effect yet: {', '.join(gathered.without_effect)}")
@@ -94,22 +94,28 @@ def load_from_flags(
 ) -> Loaded:
     """Make a configuration of flags alone; arguments and errors as for `load`."""
     gathered = Gathered(missing_place=FLAGS_ALONE)
-    _add_flags(gathered, overrides, kafka_overrides, shortcuts)
-    return Loaded(_checked(gathered), "", {}, [])
+    add_flags(gathered, overrides, kafka_overrides, shortcuts)
+    return Loaded(checked(gathered), "", {}, [])
 
 
-def _add_flags(
+def add_flags(
     gathered: Gathered,
     overrides: Mapping[str, str],
     kafka_overrides: Mapping[str, str],
     shortcuts: Mapping[str, str],
 ) -> None:
+    """Lay flags over what a file says; arguments as for `load`."""
     gathered.add_flags(overrides)
     gathered.add_shortcuts(shortcuts)
     gathered.add_properties(kafka_overrides)
 
 
-def _checked(gathered: Gathered) -> KqConf:
+def checked(gathered: Gathered) -> KqConf:
+    """Make a configuration of what was gathered.
+
+    Raises:
+        ConfigError: with all problems at once, in the order of the file, then of the flags.
+    """
     values, problems = validate(gathered.values, gathered.spell)
     for problem in problems:
         gathered.add_problem(problem)
@@ -121,8 +127,12 @@ def _checked(gathered: Gathered) -> KqConf:
     return KqConf(**fields)
 
 
-def _read(file: str) -> Table:
-    """The file as a tree; an empty one has no keys."""
+def read_document(file: str) -> Table:
+    """The file as a tree; an empty one has no keys.
+
+    Raises:
+        ConfigError: it cannot be read, or is no map.
+    """
     reader = _READERS.get(Path(file).suffix.lower())
     if reader is None:
         kinds = "a name that ends in .yaml, .yml, .json or .toml"

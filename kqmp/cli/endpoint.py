@@ -1,0 +1,125 @@
+"""The flags by which a cluster is named, for commands that run no engine, and how they end.
+
+The same flags and sections as those of `kqmp run`: see `kqmp.cli.options`.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+
+from kqmp.cli.options import Given, pairs
+from kqmp.cli.stdout import ReaderGone
+from kqmp.config.keys import KEY
+from kqmp.configfile import TOP_LEVEL, Endpoint, load_endpoint
+from kqmp.errors import ConfigError, KqmpError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_SHORTCUTS = {"brokers": "HOST:PORT,...", "topic": "NAME", "group": "NAME"}
+
+EXIT_CODES = """\b
+Exit codes:
+    0  done, or nobody reads the output any more
+    2  the file, a flag or a librdkafka property is wrong
+    5  no broker answered or it refused us, or what was named does not exist
+  130  ended by Ctrl-C
+"""
+
+
+def endpoint_options(*shortcuts: str) -> Callable[[_Command], _Command]:
+    """Add the flags that `take` picks up again; of the shortcuts only those named."""
+
+    def add(command: _Command) -> _Command:
+        for name in reversed(shortcuts):
+            key = KEY[name]
+            text = f"Short for --set {key.kq}=...: {key.meaning}."
+            command = click.option(f"--{name}", metavar=_SHORTCUTS[name], help=text)(command)
+        for decorate in (
+            click.option(
+                "-X",
+                "properties",
+                multiple=True,
+                metavar="PROP=VALUE",
+                help="A raw librdkafka property, as under Kafka: in FILE. May be repeated.",
+            ),
+            click.option(
+                "--set",
+                "sets",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Set a key of the section, such as --set Username=me. May be repeated.",
+            ),
+            click.option(
+                "--section",
+                metavar="KEY",
+                help=(
+                    "Top-level key of FILE under which a consumer or a pusher stands;"
+                    f" {TOP_LEVEL!r} is the top level."
+                ),
+            ),
+            click.option(
+                "-f",
+                "--file",
+                metavar="FILE",
+                help="A .yaml, .yml, .json or .toml file: where the brokers are, how to log in.",
+            ),
+        ):
+            command = decorate(command)
+        return command
+
+    return add
+
+
+def take(options: dict[str, Any]) -> Given:
+    """Take the flags of `endpoint_options` out of what click hands to a command."""
+    given = {name: options.pop(name, None) for name in _SHORTCUTS}
+    return Given(
+        file=options.pop("file"),
+        section=options.pop("section"),
+        sets=options.pop("sets"),
+        properties=options.pop("properties"),
+        shortcuts={name: text for name, text in given.items() if text is not None},
+    )
+
+
+def read(given: Given, **named: str | None) -> Endpoint:
+    """Read file and flags.
+
+    Args:
+        given: the flags.
+        named: what stands on the command line without a flag, by the keys' names in Python; None
+            where it was left out. It wins over its flag.
+
+    Raises:
+        ConfigError: with all problems at once.
+    """
+    if given.file is None and given.section is not None:
+        raise ConfigError(f"--section {given.section}: there is no file; add -f FILE")
+    told = {name: text for name, text in named.items() if text is not None}
+    return load_endpoint(
+        given.file,
+        given.section,
+        overrides=pairs(given.sets, "--set"),
+        kafka_overrides=pairs(given.properties, "-X"),
+        shortcuts={**given.shortcuts, **told},
+    )
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """Run the body of a command; turn what ends it into an exit code and at most a line a problem.
+
+    A reader that is gone (`| head`) is a good end: it has what it wanted.
+    """
+    try:
+        yield
+    except ReaderGone:
+        sys.exit(0)
+    except KqmpError as error:
+        problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+        for problem in problems:
+            click.echo(f"error: {problem}", err=True)
+        sys.exit(int(error.exit_code))
