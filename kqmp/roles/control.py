@@ -176,6 +176,12 @@ class Lag(Message, frozen=True, gc=False, tag="lag"):
     partitions: int
 
 
+class Ends(Message, frozen=True, gc=False, tag="ends"):
+    """Fetcher -> coordinator, each second: (partition, end of its log as of the last fetch)."""
+
+    items: list[tuple[int, int]]
+
+
 class Joined(Message, frozen=True, gc=False, tag="joined"):
     """Fetcher -> coordinator: the group gave it an assignment (maybe an empty one)."""
 

@@ -314,11 +314,12 @@ class Fetcher:
         self._paused = set(wanted)
 
     def _tell_lag(self) -> None:
-        lag = 0
-        for partition, opening in self._assignment.openings.items():
-            high = self._member.high_watermark(partition)
-            lag += max(0, high - opening.committed_position)
-        self._channel.tell(control.Lag(lag, len(self._assignment.openings)))
+        openings = self._assignment.openings
+        ends = [(partition, self._member.high_watermark(partition)) for partition in openings]
+        lag = sum(max(0, end - openings[partition].committed_position) for partition, end in ends)
+        self._channel.tell(control.Lag(lag, len(openings)))
+        for some in control.in_messages(ends):
+            self._channel.tell(control.Ends(some))
 
     def _leave(self, items: list[tuple[int, int, int]]) -> None:
         """Commit the final positions, tell what was confirmed, leave the group."""

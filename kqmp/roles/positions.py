@@ -45,6 +45,9 @@ class Positions:
         self.unread = 0
         #: Final positions sent and not confirmed yet: (partition, epoch) -> position.
         self.unconfirmed: dict[tuple[int, int], int] = {}
+        #: Answers of the brokers to commits, and since when (monotonic) all of them are refusals.
+        self.commits = self.commits_refused = 0
+        self.refused_since_s: float | None = None
         self._conf = conf
         self._tree = tree
         self._tell = tell
@@ -57,6 +60,7 @@ class Positions:
         match message:
             case control.Joined():
                 self._tree.assigned_ever = True
+                slot.assignments += 1
             case control.Claims(grant, items, reset, unread):
                 self.unread += unread
                 claims = [Claim(slot.member, grant, p, committed, reset) for p, committed in items]
@@ -70,14 +74,27 @@ class Positions:
                     # An answer to an earlier commit may come after the final one was sent.
                     if position >= self.unconfirmed.get((partition, epoch), position):
                         self.unconfirmed.pop((partition, epoch), None)
-                if error:
-                    log.info("commit refused: %s (tried again)", error)
+                self._answered(len(items), error)
             case control.Lag(lag, partitions):
                 slot.lag, slot.partitions = lag, partitions
+            case control.Ends(items):
+                slot.ends.update(items)
             case control.Drained():
                 slot.drained = True
             case _:
                 pass
+
+    def _answered(self, taken: int, error: str) -> None:
+        """Count the broker's answer to a commit; there is none if nothing was left to commit."""
+        if taken:
+            self.commits += 1
+            self.refused_since_s = None
+        if not error:
+            return
+        self.commits_refused += 1
+        if self.refused_since_s is None:
+            self.refused_since_s = monotonic_s()
+        log.info("commit refused: %s (tried again)", error)
 
     def _released(self, slot: FetcherSlot, message: control.Released) -> None:
         now = monotonic_s()

@@ -12,6 +12,7 @@ from kqmp.obs import stats
 from kqmp.obs.status import LiveLine
 from kqmp.roles import banner, control
 from kqmp.roles.coordinator import Coordinator, Stage
+from kqmp.roles.snapshots import is_up, lane_counts
 from kqmp.roles.tree import Plan, Tree
 
 LIVE_S: Final = 1.0
@@ -88,36 +89,15 @@ class Reporter:
 
 def sample(tree: Tree, at_s: float) -> stats.Sample:
     """Read all lanes' counters."""
-    lanes = []
-    for fetcher in tree.fetchers:
-        for slot in fetcher.lanes:
-            # Skipped messages are counted before the cursor passes them: cursor first.
-            cursor = slot.memory.cursor
-            counted = slot.memory.counters()
-            lanes.append(
-                stats.Lane(
-                    cursor=cursor,
-                    skipped=counted["skipped"],
-                    failed=counted["failed"],
-                    set_aside=counted["set_aside"],
-                    retried=counted["retried"],
-                    timed=counted["timed_count"],
-                    timed_ns=counted["timed_ns"],
-                    histogram=slot.memory.histogram(),
-                )
-            )
-    return stats.total(at_s, lanes)
+    slots = [slot for fetcher in tree.fetchers for slot in fetcher.lanes]
+    return stats.total(at_s, [lane_counts(slot) for slot in slots])
 
 
 def gauges(tree: Tree) -> stats.Gauges:
     """Read what is so now."""
     return stats.Gauges(
         lag=sum(fetcher.lag for fetcher in tree.fetchers),
-        running=sum(
-            slot.child is not None and slot.ready_s is not None
-            for fetcher in tree.fetchers
-            for slot in fetcher.lanes
-        ),
+        running=sum(is_up(slot) for fetcher in tree.fetchers for slot in fetcher.lanes),
         restarts=sum(slot.restarts for slot in tree.slots()),
     )
 

@@ -112,6 +112,10 @@ class FetcherSlot(Slot):
     drained: bool = False
     lag: int = 0
     partitions: int = 0
+    #: End of each partition's log, as last told; of those given up too.
+    ends: dict[int, int] = field(default_factory=dict)
+    #: How often the group gave it an assignment.
+    assignments: int = 0
     heartbeat: int = 0
     heartbeat_s: float = 0.0
 
