@@ -73,9 +73,16 @@ def endpoint_options(*shortcuts: str) -> Callable[[_Command], _Command]:
     return add
 
 
-def take(options: dict[str, Any]) -> Given:
-    """Take the flags of `endpoint_options` out of what click hands to a command."""
+def take(options: dict[str, Any], **named: str | None) -> Given:
+    """Take the flags of `endpoint_options` out of what click hands to a command.
+
+    Args:
+        options: what click hands over.
+        named: what stands on the command line without a flag, by the keys' names in Python; None
+            where it was left out. It wins over its flag.
+    """
     given = {name: options.pop(name, None) for name in _SHORTCUTS}
+    given |= {name: text for name, text in named.items() if text is not None}
     return Given(
         file=options.pop("file"),
         section=options.pop("section"),
@@ -85,26 +92,20 @@ def take(options: dict[str, Any]) -> Given:
     )
 
 
-def read(given: Given, **named: str | None) -> Endpoint:
+def read(given: Given) -> Endpoint:
     """Read file and flags.
-
-    Args:
-        given: the flags.
-        named: what stands on the command line without a flag, by the keys' names in Python; None
-            where it was left out. It wins over its flag.
 
     Raises:
         ConfigError: with all problems at once.
     """
     if given.file is None and given.section is not None:
         raise ConfigError(f"--section {given.section}: there is no file; add -f FILE")
-    told = {name: text for name, text in named.items() if text is not None}
     return load_endpoint(
         given.file,
         given.section,
         overrides=pairs(given.sets, "--set"),
         kafka_overrides=pairs(given.properties, "-X"),
-        shortcuts={**given.shortcuts, **told},
+        shortcuts=given.shortcuts,
     )
 
 

@@ -8,8 +8,8 @@ import contextlib
 import difflib
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final, cast
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Final, TypeVar, cast
 
 import confluent_kafka as ck
 from confluent_kafka.admin import (
@@ -30,6 +30,8 @@ CONNECT_S: Final = 10.0
 REFUSED_S: Final = 3.0
 #: Bound of each request after that.
 REQUEST_S: Final = 10.0
+#: How long a partition may be between two leaders.
+LEADERS_S: Final = 10.0
 
 BEGINNING: Final = -2
 END: Final = -1
@@ -40,6 +42,14 @@ UNKNOWN_TOPIC: Final = frozenset(
         ck.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's own codes are named so
     }
 )
+_LEADER_CHANGES: Final = frozenset(
+    {
+        ck.KafkaError.NOT_LEADER_FOR_PARTITION,
+        ck.KafkaError.LEADER_NOT_AVAILABLE,
+        ck.KafkaError.FENCED_LEADER_EPOCH,
+        ck.KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
 _COORDINATOR_STARTS: Final = frozenset(
     {
         ck.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -47,6 +57,8 @@ _COORDINATOR_STARTS: Final = frozenset(
         ck.KafkaError.NOT_COORDINATOR,
     }
 )
+
+_Answer = TypeVar("_Answer")
 
 #: A topic and a number of one of its partitions.
 Part = tuple[str, int]
@@ -232,7 +244,7 @@ def offsets_at(
     if not parts:
         return {}
     asked = [ck.TopicPartition(topic, number, timestamp_ms) for topic, number in parts]
-    answer = consumer.offsets_for_times(asked, timeout=REQUEST_S)
+    answer = _once_led(lambda: consumer.offsets_for_times(asked, timeout=REQUEST_S))
     found: dict[Part, int | None] = {
         (part.topic, part.partition): None if part.error is not None else part.offset
         for part in answer
@@ -242,6 +254,18 @@ def offsets_at(
     if late and timestamp_ms >= 0:
         found |= offsets_at(consumer, late, END)
     return found
+
+
+def _once_led(ask: Callable[[], _Answer]) -> _Answer:
+    """Ask again while leaders change, as they do when a topic is new or a broker has just died."""
+    deadline_s = time.monotonic() + LEADERS_S
+    while True:
+        try:
+            return ask()
+        except ck.KafkaException as error:
+            if error.args[0].code() not in _LEADER_CHANGES or time.monotonic() > deadline_s:
+                raise
+        time.sleep(0.05)
 
 
 def log_bounds(consumer: ck.Consumer, parts: Sequence[Part]) -> dict[Part, Bounds | None]:
