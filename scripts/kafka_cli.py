@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from kafka_cluster import DEFAULT_HEAP, KAFKA_VERSION, Cluster, KafkaError, launch_detached
 from kafka_jars import locked
+from kafka_security import OPEN, Security
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,10 @@ examples:
   scripts/kafka start --data ./kafka-data      keep the data from one start to the next
   scripts/kafka kill 1; scripts/kafka restart 1
   kqmp run mqs:consume --brokers "$(scripts/kafka env)" --group g --topic t
+
+  scripts/kafka start --sasl --tls             clients need a password and TLS
+  eval "$(scripts/kafka env)"                  sets KAFKA_BROKERS, KAFKA_USERNAME, KAFKA_PASSWORD
+                                               and KAFKA_CA_FILE (Password: ${{KAFKA_PASSWORD}})
 
 environment:
   JAVA_HOME         the Java to use, instead of `java` on PATH
@@ -92,7 +97,8 @@ def start(options: argparse.Namespace) -> int:
         _say(f"removing the temporary data of an earlier cluster, {there.directory}")
         there.stop()
     heap = os.environ.get("KAFKA_HEAP_OPTS") or DEFAULT_HEAP
-    cluster = Cluster(_node_count(options), options.port, options.data, heap)
+    security = _security(options)
+    cluster = Cluster(_node_count(options), options.port, options.data, heap, security=security)
     link = link_of(options.port)
 
     def launch(command: Sequence[str], pid_file: Path, log: Path) -> ProcessId:
@@ -125,11 +131,27 @@ def _node_count(options: argparse.Namespace) -> int:
     return options.nodes or 1
 
 
+def _security(options: argparse.Namespace) -> Security:
+    """Take what was asked for, else what the data are of, else none."""
+    if options.sasl or options.tls:
+        return Security.of(sasl=options.sasl, tls=options.tls)
+    if options.data is not None:
+        with contextlib.suppress(KafkaError):
+            return Cluster.open(options.data).security
+    return OPEN
+
+
 def _runs_already(there: Cluster, options: argparse.Namespace) -> int:
     nodes = there.status()
     if options.nodes not in (None, len(nodes)):
         raise KafkaError(
             f"a cluster of {len(nodes)} node(s) runs already on {there.bootstrap}: "
+            f"stop it first (`scripts/kafka stop --port {options.port}`), or take another --port"
+        )
+    asked = Security.of(sasl=options.sasl, tls=options.tls)
+    if not asked.is_open and not asked.is_like(there.security):
+        raise KafkaError(
+            f"a cluster for {there.security.protocol} runs already on {there.bootstrap}: "
             f"stop it first (`scripts/kafka stop --port {options.port}`), or take another --port"
         )
     if options.data is not None and options.data.resolve() != there.directory.resolve():
@@ -183,8 +205,12 @@ def status(options: argparse.Namespace) -> int:
 
 
 def env(options: argparse.Namespace) -> int:
-    """Print the bootstrap address alone."""
-    print(_existing(options).bootstrap)
+    """Print the bootstrap address alone; of a secured cluster, variables for a shell."""
+    cluster = _existing(options)
+    if cluster.security.is_open:
+        print(cluster.bootstrap)
+    else:
+        print(*cluster.security.variables(cluster.bootstrap, cluster.directory), sep="\n")
     return 0
 
 
@@ -252,6 +278,8 @@ def _describe(cluster: Cluster) -> None:
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     print(f"Apache Kafka {KAFKA_VERSION}, {count}, bootstrap {cluster.bootstrap}")
     print(f"  data    {cluster.directory} ({kept})")
+    if not cluster.security.is_open:
+        print(f"  clients {cluster.security.protocol}; `scripts/kafka env` says what they need")
     for node in nodes:
         state = "down" if node.pid is None else f"pid {node.pid}"
         print(f"  node {node.number}  127.0.0.1:{node.port}  {state}  log {node.log}")
@@ -274,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
         (start, "start a cluster and wait until it serves"),
         (stop, "stop it; temporary data are removed, those of --data kept"),
         (status, "describe one cluster, or all; exit 3 if none runs"),
-        (env, "print the bootstrap address"),
+        (env, "print the bootstrap address; with --sasl or --tls: shell variables"),
         (kill, "kill a node with SIGKILL, as a crash would"),
         (restart, "start a killed node again, or stop and start a running one"),
     ):
@@ -289,6 +317,14 @@ def _parser() -> argparse.ArgumentParser:
         if action is start:
             command.add_argument(
                 "--nodes", type=int, choices=(1, 3), help="how many nodes (default 1)"
+            )
+            command.add_argument(
+                "--sasl",
+                action="store_true",
+                help="clients need a password, by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+            )
+            command.add_argument(
+                "--tls", action="store_true", help="clients need TLS, with an authority of ours"
             )
         if action in (kill, restart):
             command.add_argument("node", type=int, metavar="NODE", help="node number, from 1")

@@ -45,6 +45,7 @@ from kafka_jars import (
 )
 from kafka_node import HOST, Node, choose_ports, live_brokers, port_is_free
 from kafka_process import Launch, ProcessId, kill_all, launch_detached, launch_tied, stop_all
+from kafka_security import CA_NAME, OPEN, Security, make_certificates
 
 __all__ = [
     "DEFAULT_HEAP",
@@ -52,6 +53,7 @@ __all__ = [
     "Cluster",
     "KafkaError",
     "NodeStatus",
+    "Security",
     "launch_detached",
     "launch_tied",
     "missing_tools",
@@ -97,6 +99,7 @@ class Cluster:
         data: Path | str | None = None,
         heap: str = DEFAULT_HEAP,
         properties: Mapping[str, str] | None = None,
+        security: Security = OPEN,
     ) -> None:
         """Describe a cluster; nothing happens before `start`.
 
@@ -107,6 +110,7 @@ class Cluster:
                 temporary directory that `stop` removes.
             heap: JVM flags for every node.
             properties: broker settings that replace or extend those of `render_properties`.
+            security: what clients must bring.
 
         Raises:
             KafkaError: ``nodes`` or ``port`` is out of range.
@@ -121,6 +125,8 @@ class Cluster:
         self._kept = None if data is None else Path(data).absolute()
         self._heap = heap
         self._properties = dict(properties or {})
+        #: What clients must bring.
+        self.security = security
         self._directory = self._kept
         self._nodes: list[Node] = []
         self._java_command: list[str] = []
@@ -139,7 +145,7 @@ class Cluster:
         record = Record.load(directory)
         kept = None if record.temporary else directory
         port = record.nodes[0].port
-        found = cls(len(record.nodes), port, kept, record.heap, record.properties)
+        found = cls(len(record.nodes), port, kept, record.heap, record.properties, record.security)
         found._directory = directory
         found._nodes = record.nodes
         return found
@@ -178,6 +184,11 @@ class Cluster:
         return self._directory
 
     @property
+    def ca_file(self) -> Path | None:
+        """The PEM file that clients verify the nodes by; None without TLS."""
+        return self.directory / CA_NAME if self.security.tls else None
+
+    @property
     def is_temporary(self) -> bool:
         """Whether `stop` removes the data."""
         return self._kept is None
@@ -208,9 +219,11 @@ class Cluster:
         self._take_directory()
         try:
             self._take_ports()
-            write_settings(self.directory, self._nodes, self._properties)
+            if self.security.tls:
+                make_certificates(self._java_command, self.directory)
+            write_settings(self.directory, self._nodes, self.security, self._properties)
             if not (self.directory / RECORD_NAME).exists():
-                format_storage(self._java_command, self.directory, self._nodes)
+                format_storage(self._java_command, self.directory, self._nodes, self.security)
             self._record().save(self.directory)
             for node in self._nodes:
                 self._launch(node)
@@ -315,12 +328,13 @@ class Cluster:
             tied = self.launch is launch_tied
             self._directory = new_owned_temporary() if tied else new_temporary()
             return
-        check_kept(self._kept, self._count)
+        check_kept(self._kept, self._count, self.security)
         if not (self._kept / RECORD_NAME).exists():
             return
         there = Cluster.open(self._kept)
         if any(status.pid is not None for status in there.status()):
             raise KafkaError(f"the cluster in {self._kept} runs already, on {there.bootstrap}")
+        self.security = there.security
 
     def _take_ports(self) -> None:
         if self._port is None:
@@ -330,12 +344,16 @@ class Cluster:
             for port in ports:
                 if not port_is_free(port):
                     raise KafkaError(f"port {port} on {HOST} is in use by another program")
-        controller_ports = choose_ports(self._count, taken=ports)
-        pairs = zip(ports, controller_ports, strict=True)
-        self._nodes = [Node(number, *pair) for number, pair in enumerate(pairs, start=1)]
+        inner = choose_ports(2 * self._count, taken=ports)
+        controller_ports, plain = inner[: self._count], inner[self._count :]
+        if self.security.is_open:
+            plain = [0] * self._count
+        rows = zip(ports, controller_ports, plain, strict=True)
+        self._nodes = [Node(number, *row) for number, row in enumerate(rows, start=1)]
 
     def _record(self) -> Record:
-        return Record(self._nodes, self._kept is None, self._heap, self._properties)
+        temporary = self._kept is None
+        return Record(self._nodes, temporary, self._heap, self._properties, self.security)
 
     def _launch(self, node: Node) -> None:
         flags = [*shlex.split(self._heap), "-XX:+ExitOnOutOfMemoryError"]
@@ -350,7 +368,7 @@ class Cluster:
         (process,) = self._processes([node])
         problem = f"node {node.number} ended while starting"
         while not process.wait_gone(POLL_INTERVAL_S):
-            if live_brokers(node.port) >= others:
+            if live_brokers(node.inner_port or node.port) >= others:
                 return
             if time.monotonic() >= deadline_s:
                 problem = f"node {node.number} did not serve in time"

@@ -20,6 +20,7 @@ from pathlib import Path
 from kafka_jars import KafkaError
 from kafka_node import Node
 from kafka_process import ProcessId
+from kafka_security import OPEN, Security
 
 TEMPORARY_PREFIX = "kqmp-kafka-"
 RECORD_NAME = "cluster.json"
@@ -36,6 +37,8 @@ class Record:
     heap: str
     #: Broker settings beyond ours.
     properties: dict[str, str]
+    #: What clients must bring.
+    security: Security = OPEN
 
     @classmethod
     def load(cls, directory: Path) -> Record:
@@ -47,7 +50,8 @@ class Record:
         try:
             fields = json.loads((directory / RECORD_NAME).read_text(encoding="utf-8"))
             nodes = [Node(**node) for node in fields.pop("nodes")]
-            return cls(nodes=nodes, **fields)
+            security = Security(**fields.pop("security", {}))
+            return cls(nodes=nodes, security=security, **fields)
         except (FileNotFoundError, NotADirectoryError):
             raise KafkaError(f"{directory} holds no Kafka cluster") from None
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -58,6 +62,7 @@ class Record:
     def save(self, directory: Path) -> None:
         """Put the record into ``directory``, replacing an older one in one step."""
         partial = directory / f"{RECORD_NAME}.partial"
+        partial.touch(mode=0o600)
         partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         partial.replace(directory / RECORD_NAME)
 
@@ -80,7 +85,7 @@ def new_owned_temporary() -> Path:
     return directory
 
 
-def check_kept(directory: Path, node_count: int) -> None:
+def check_kept(directory: Path, node_count: int, security: Security = OPEN) -> None:
     """Make ``directory`` if it is missing, or check that a cluster of this shape can use it.
 
     Raises:
@@ -96,9 +101,15 @@ def check_kept(directory: Path, node_count: int) -> None:
         raise KafkaError(
             f"data: {directory} holds other files and no Kafka cluster: take a new directory"
         )
-    there = len(Record.load(directory).nodes)
+    record = Record.load(directory)
+    there = len(record.nodes)
     if there != node_count:
         raise KafkaError(
             f"nodes: {directory} holds the data of {there} node(s), not of {node_count}: "
             f"ask for {there}, or take another directory"
+        )
+    if not record.security.is_like(security):
+        raise KafkaError(
+            f"security: {directory} holds the data of a cluster for {record.security.protocol}, "
+            f"not for {security.protocol}: leave out --sasl and --tls, or take another directory"
         )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from kafka_security import Security
+
 #: Formatting is a short run: a small heap and only the quick compiler halve it.
 FORMAT_FLAGS = ("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 FORMAT_TIMEOUT_S = 60.0
@@ -34,22 +36,29 @@ def log4j_flag(directory: Path) -> str:
     return f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}"
 
 
-def write_settings(directory: Path, nodes: Sequence[Node], overrides: Mapping[str, str]) -> None:
+def write_settings(
+    directory: Path, nodes: Sequence[Node], security: Security, overrides: Mapping[str, str]
+) -> None:
     """Write the settings of every node; they may differ from those of the last start."""
     (directory / "log4j2.properties").write_text(LOG4J, encoding="ascii")
     for node in nodes:
         logs = directory / f"node{node.number}"
-        text = render_properties(node, nodes, logs, overrides)
-        node_file(directory, node, "properties").write_text(text, encoding="ascii")
+        settings = {**security.settings(node, directory), **overrides}
+        file = node_file(directory, node, "properties")
+        file.touch(mode=0o600)  # with the password of SASL
+        file.write_text(render_properties(node, nodes, logs, settings), encoding="ascii")
 
 
-def format_storage(java: Sequence[str], directory: Path, nodes: Sequence[Node]) -> None:
+def format_storage(
+    java: Sequence[str], directory: Path, nodes: Sequence[Node], security: Security
+) -> None:
     """Give every node an empty log of one new cluster; `write_settings` comes first.
 
     Args:
         java: the command that ends before the name of the main class.
         directory: the data directory.
         nodes: all nodes of the cluster.
+        security: has the user who is made for SCRAM, if any.
 
     Raises:
         KafkaError: Kafka's tool failed, with the end of what it printed.
@@ -60,6 +69,7 @@ def format_storage(java: Sequence[str], directory: Path, nodes: Sequence[Node]) 
     def format_node(node: Node) -> None:
         properties = str(node_file(directory, node, "properties"))
         tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", properties]
+        tool += security.format_flags()
         command = [java[0], *flags, *java[1:], *tool]
         try:
             done = subprocess.run(

@@ -40,6 +40,8 @@ class Node:
     number: int
     port: int
     controller_port: int
+    #: Where the nodes speak to each other if ``port`` asks for SASL or TLS, else 0.
+    inner_port: int = 0
 
 
 def render_properties(

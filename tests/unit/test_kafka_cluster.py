@@ -23,6 +23,7 @@ kafka_data = import_module("kafka_data")
 kafka_format = import_module("kafka_format")
 kafka_jars = import_module("kafka_jars")
 kafka_node = import_module("kafka_node")
+kafka_security = import_module("kafka_security")
 
 KafkaError = kafka_jars.KafkaError
 Node = kafka_node.Node
@@ -184,6 +185,85 @@ def test_what_a_killed_session_left_is_removed_and_nothing_else(
     assert mine.exists()
     assert detached.exists()
     assert another.exists()
+
+
+# SASL and TLS
+
+
+def secured(**flags: bool) -> tuple[Any, dict[str, str]]:
+    security = kafka_security.Security.of(**flags)
+    node = Node(1, 9092, 20001, 30001)
+    return security, security.settings(node, Path("/data"))
+
+
+def test_clients_of_a_secured_cluster_find_no_other_listener_than_theirs():
+    for flags, protocol in (
+        ({"sasl": True, "tls": True}, "SASL_SSL"),
+        ({"sasl": True, "tls": False}, "SASL_PLAINTEXT"),
+        ({"sasl": False, "tls": True}, "SSL"),
+    ):
+        _, settings = secured(**flags)
+        assert settings["listeners"] == (
+            "CLIENTS://127.0.0.1:9092,PLAIN://127.0.0.1:30001,CONTROLLER://127.0.0.1:20001"
+        )
+        assert settings["listener.security.protocol.map"].startswith(f"CLIENTS:{protocol},")
+        assert ("ssl.keystore.location" in settings) is flags["tls"]
+        assert ("sasl.enabled.mechanisms" in settings) is flags["sasl"]
+    assert secured(sasl=False, tls=False)[1] == {}
+
+
+def test_one_user_comes_in_by_every_mechanism():
+    security, settings = secured(sasl=True, tls=False)
+    assert settings["sasl.enabled.mechanisms"] == "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"
+    plain = settings["listener.name.clients.plain.sasl.jaas.config"]
+    assert f'user_kqmp="{security.password}"' in plain
+    account = f"[name=kqmp,password={security.password}]"
+    assert security.format_flags() == [
+        "--add-scram",
+        f"SCRAM-SHA-256={account}",
+        "--add-scram",
+        f"SCRAM-SHA-512={account}",
+    ]
+    assert kafka_security.OPEN.format_flags() == []
+
+
+def test_env_says_what_a_client_of_a_secured_cluster_needs(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    data = tmp_path / "it's data"
+    data.mkdir()
+    security = kafka_security.Security("kqmp", "pass", tls=True)
+    kafka_data.Record(ONE, False, "", {}, security).save(data)
+    (state / "kafka-9092").symlink_to(data)
+    monkeypatch.setattr(kafka_cli, "is_running", lambda cluster: True)
+    code, out, _ = run(capsys, "env")
+    assert code == 0
+    shell = f"{out}printenv KAFKA_BROKERS KAFKA_USERNAME KAFKA_PASSWORD KAFKA_CA_FILE"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["127.0.0.1:9092", "kqmp", "pass", f"{data}/ca.pem"]
+    code, _, err = run(capsys, "start", "--tls")
+    assert code == 1
+    assert "a cluster for SASL_SSL runs already on 127.0.0.1:9092" in err
+
+
+def test_kept_data_stay_as_secured_as_they_were_made(tmp_path: Path):
+    security = kafka_security.Security("kqmp", "pass", tls=True)
+    kafka_data.Record(ONE, False, "", {}, security).save(tmp_path)
+    assert (tmp_path / "cluster.json").stat().st_mode & 0o077 == 0
+    assert kafka_cluster.Cluster.open(tmp_path).security == security
+    kafka_data.check_kept(tmp_path, 1, kafka_security.Security.of(sasl=True, tls=True))
+    with pytest.raises(KafkaError, match=r"a cluster for SASL_SSL, not for PLAINTEXT"):
+        kafka_data.check_kept(tmp_path, 1)
+    options = argparse.Namespace(sasl=False, tls=False, data=tmp_path)
+    assert kafka_cli._security(options) == security
+
+
+def test_keytool_s_words_are_shown(tmp_path: Path):
+    (tmp_path / "java").write_text("#!/bin/sh\necho keytool error: no such curve; exit 1\n")
+    (tmp_path / "java").chmod(0o755)
+    with pytest.raises(KafkaError, match="keytool failed: keytool error: no such curve"):
+        kafka_security.make_certificates([str(tmp_path / "java"), "-cp", "jars"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["java"]
 
 
 # Ports and answers
@@ -559,4 +639,7 @@ def test_help_names_every_command_from_any_directory(tmp_path: Path):
 def test_the_record_is_plain_json(tmp_path: Path):
     kafka_data.Record(ONE, True, "-Xmx1g", {}).save(tmp_path)
     record: dict[str, Any] = json.loads((tmp_path / "cluster.json").read_text())
-    assert record["nodes"] == [{"number": 1, "port": 9092, "controller_port": 20001}]
+    assert record["nodes"] == [
+        {"number": 1, "port": 9092, "controller_port": 20001, "inner_port": 0}
+    ]
+    assert record["security"] == {"user": "", "password": "", "tls": False}
