@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from kqmp.handler import Context
     from kqmp.message import Message
+    from kqmp.services import ServiceGroup
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "KqmpError",
     "Message",
     "Queue",
+    "ServiceGroup",
     "WorkerStartError",
     "__version__",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "KqConf": "kqmp.config",
     "Message": "kqmp.message",
     "Queue": "kqmp.engine",
+    "ServiceGroup": "kqmp.services",
 }
 
 

@@ -78,6 +78,11 @@ class Queue:
         """Show what it consumes, without secrets."""
         return f"<Queue {self._conf.name}: {self._conf.topic} -> {self._ref.name}>"
 
+    @property
+    def conf(self) -> KqConf:
+        """What it consumes, and how."""
+        return self._conf
+
     def __kqmp_queue__(self) -> tuple[HandlerRef, bytes]:
         """Show a probe what this queue holds: `kqmp run module:queue`."""
         return self._ref, self._conf.to_wire()
@@ -96,9 +101,9 @@ class Queue:
             HandlerImportError: reached in a process that imports this script for its handler.
         """
         with StopSignals() as signals:
-            engine = self._begin(live=True)
+            engine = self.__kqmp_begin__(live=True)
             signals.follow(engine)
-            engine.ended.wait()
+            signals.wait(engine.ended)
             error = self._finish(engine)
         if error is not None and error.exit_code is ExitCode.INTERRUPTED and signals.interrupts:
             # The user wants an end, not a traceback.
@@ -131,7 +136,7 @@ class Queue:
         Raises:
             KqmpError: as `start()`.
         """
-        engine = self._begin(live=False)
+        engine = self.__kqmp_begin__(live=False)
         try:
             engine.started.wait()
         except BaseException:
@@ -160,7 +165,14 @@ class Queue:
         if ended is not None and error is None:
             raise ended
 
-    def _begin(self, *, live: bool) -> Engine:
+    def __kqmp_begin__(self, *, live: bool, changed: Callable[[], None] | None = None) -> Engine:
+        """Start the engine and wait for nothing; for `ServiceGroup`, which follows several.
+
+        Raises:
+            HandlerImportError: in a process that imports this script for its handler.
+            WorkerStartError: the system refuses another process.
+            RuntimeError: it runs already.
+        """
         if inside_processor():
             msg = (
                 f"start() of {self!r} is reached while its script is imported to run its handler:"
@@ -179,7 +191,7 @@ class Queue:
                 log_level=self._level,
                 log_encoding="plain" if pipes is None else "json",
             )
-            self._engine = Engine(spec, pipes)
+            self._engine = Engine(spec, pipes, changed)
             return self._engine
 
     def _finish(self, engine: Engine) -> KqmpError | None:

@@ -194,6 +194,9 @@ class Stop(Message, frozen=True, gc=False, tag="stop"):
     Program -> coordinator: drain and stop.
     """
 
+    #: Longest time to drain, if it is less than DrainTimeout; -1 = that decides.
+    within_ms: int = -1
+
 
 class Interrupt(Message, frozen=True, gc=False, tag="interrupt"):
     """Program -> coordinator: it has received SIGINT for the `count`-th time.

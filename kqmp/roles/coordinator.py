@@ -162,7 +162,7 @@ class Coordinator:
             if isinstance(message, control.Interrupt):
                 self._interrupted(message.count)
             elif isinstance(message, control.Stop):
-                self.stop()
+                self.stop(within_ms=message.within_ms)
         if self._parent.closed:
             self._selector.unregister(self._parent)
             self.stop()
@@ -188,13 +188,17 @@ class Coordinator:
             log.info("SIGINT: draining; one more stops at once")
             self.stop()
 
-    def stop(self, now_s: float | None = None) -> None:
-        """Begin to drain and stop; idempotent."""
+    def stop(self, now_s: float | None = None, within_ms: int = -1) -> None:
+        """Begin to drain and stop; idempotent, but for a `within_ms` that is sooner over."""
+        now = monotonic_s() if now_s is None else now_s
+        limit_ms = self.plan.conf.drain_timeout_ms
+        deadline_s = now + (limit_ms if within_ms < 0 else min(limit_ms, within_ms)) / 1000
+        if self.stage is Stage.DRAINING:
+            self._deadline_s = min(self._deadline_s, deadline_s)
         if self.stage is not Stage.RUNNING:
             return
         self.stage = Stage.DRAINING
-        now = monotonic_s() if now_s is None else now_s
-        self._deadline_s = now + self.plan.conf.drain_timeout_ms / 1000
+        self._deadline_s = deadline_s
         for slot in self.tree.fetchers:
             slot.start_at_s = None
             self._tell(slot, control.Stop())

@@ -12,8 +12,9 @@ import select
 import signal
 import threading
 import weakref
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kqmp.errors import (
     BrokerError,
@@ -29,6 +30,8 @@ from kqmp.roles import control
 from kqmp.roles.pipes import PipeReader
 from kqmp.roles.spawn import FOR_THE_COORDINATOR, spawn
 
+#: How late a signal may be heard that comes just before the main thread waits.
+SIGNAL_S: Final = 0.2
 #: After the coordinator's end the last records of its children are awaited for so long.
 LAST_WORDS_S: Final = 1.0
 
@@ -43,13 +46,19 @@ _ERRORS: Final = {
 class Engine:
     """A running coordinator, as the program sees it."""
 
-    def __init__(self, spec: control.EngineSpec, pipes: PipeReader | None) -> None:
+    def __init__(
+        self,
+        spec: control.EngineSpec,
+        pipes: PipeReader | None,
+        changed: Callable[[], None] | None = None,
+    ) -> None:
         """Start the coordinator; wait for nothing.
 
         Args:
             spec: what to run.
             pipes: reads the log records of all processes, and is ours from now on; its socket is
                 `spec.logs_fd`. None = they go to the program's stderr.
+            changed: called when it has `started` and when it has `ended`, on its own thread.
 
         Raises:
             WorkerStartError: the system refuses another process.
@@ -58,6 +67,7 @@ class Engine:
         self.started = threading.Event()
         self.ended = threading.Event()
         self._pipes = pipes
+        self._changed = changed or (lambda: None)
         self._last_word: control.Ended | None = None
         fds = [] if pipes is None else [pipes.theirs.fileno()]
         try:
@@ -72,9 +82,18 @@ class Engine:
         _engines.add(self)
         threading.Thread(target=self._watch, name="kqmp-queue", daemon=True).start()
 
-    def stop(self) -> None:
-        """Ask it to drain and stop; returns at once. Harmless if it has ended."""
-        self._tell(control.Stop())
+    def stop(self, within_ms: int | None = None) -> None:
+        """Ask it to drain and stop; returns at once. Harmless if it has ended.
+
+        Args:
+            within_ms: it drains for no longer, if that is less than DrainTimeout.
+        """
+        self._tell(control.Stop() if within_ms is None else control.Stop(within_ms))
+
+    def kill(self) -> None:
+        """End it and its children at once, for want of a better end. Harmless if it has ended."""
+        if not self.ended.is_set():
+            self._child.kill()
 
     def interrupt(self, count: int) -> None:
         """Tell that the program received SIGINT for the `count`-th time: the second ends it."""
@@ -118,6 +137,7 @@ class Engine:
             self._child.close()
             self.ended.set()
             self.started.set()
+            self._changed()
 
     def _wait(self) -> None:
         fds = [self._child.pidfd]
@@ -136,6 +156,7 @@ class Engine:
                 self._last_word = message
             elif isinstance(message, control.Started):
                 self.started.set()
+                self._changed()
         if self._pipes is not None:
             self._pipes.read()
 
@@ -165,8 +186,18 @@ def reader(logger: logging.Logger) -> PipeReader:
     return PipeReader(lambda line: logs.relay(line, logger))
 
 
+class Stoppable(Protocol):
+    """What signals can stop: an `Engine`, or several as one. Called from signal handlers."""
+
+    def stop(self) -> None:
+        """Begin to drain and stop; returns at once."""
+
+    def interrupt(self, count: int) -> None:
+        """SIGINT came for the `count`-th time."""
+
+
 class StopSignals:
-    """While it is entered in the main thread, INT, TERM and HUP stop the engine it follows.
+    """While it is entered in the main thread, INT, TERM and HUP stop what it follows.
 
     A signal for which the program has a handler of its own stays the program's.
     """
@@ -175,7 +206,7 @@ class StopSignals:
         """Take no signal yet."""
         self.interrupts = 0
         self._stop = False
-        self._engine: Engine | None = None
+        self._followed: Stoppable | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -196,10 +227,20 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def follow(self, engine: Engine) -> None:
-        """Stop this engine on a signal, also on one that came before."""
-        self._engine = engine
+    def follow(self, engine: Stoppable) -> None:
+        """Stop this on a signal, also on one that came before."""
+        self._followed = engine
         self._pass_on()
+
+    @staticmethod
+    def wait(ended: threading.Event) -> None:
+        """Wait for the end, and hear signals meanwhile.
+
+        One that comes after Python has looked for signals and before the wait interrupts nothing,
+        and its handler would run only after the wait: so no wait is long.
+        """
+        while not ended.wait(SIGNAL_S):
+            pass
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -209,9 +250,9 @@ class StopSignals:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        if self._engine is None:
+        if self._followed is None:
             return
         if self._stop:
-            self._engine.stop()
+            self._followed.stop()
         if self.interrupts:
-            self._engine.interrupt(self.interrupts)
+            self._followed.interrupt(self.interrupts)
