@@ -5,15 +5,18 @@ lines, the key's path. No password ever stands in an error or a note.
 """
 
 from kqmp.configfile.endpoint import Endpoint, load_endpoint
-from kqmp.configfile.load import Loaded, load, load_from_flags
+from kqmp.configfile.load import Flags, Loaded, load, load_from_flags
 from kqmp.configfile.sections import SERVICE_KEYS, TOP_LEVEL
+from kqmp.configfile.several import load_all
 
 __all__ = [
     "SERVICE_KEYS",
     "TOP_LEVEL",
     "Endpoint",
+    "Flags",
     "Loaded",
     "load",
+    "load_all",
     "load_endpoint",
     "load_from_flags",
 ]

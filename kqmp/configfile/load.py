@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kqmp.config import KqConf
 from kqmp.config.checks import validate
 from kqmp.configfile.expand import ExpansionError, expand
 from kqmp.configfile.gather import FLAGS_ALONE, Gathered
-from kqmp.configfile.sections import find_section
+from kqmp.configfile.sections import Section, find_section
 from kqmp.configfile.tomltree import read_toml
 from kqmp.configfile.tree import Item, Place, Table, plain
 from kqmp.configfile.yamltree import read_json, read_yaml
@@ -75,10 +75,29 @@ def load(
     """
     file = str(path)
     document = read_document(file)
-    found = find_section(document, section, file)
+    flags = Flags(overrides, kafka_overrides, shortcuts)
+    return load_section(document, find_section(document, section, file), file, flags, env)
+
+
+class Flags(NamedTuple):
+    """What stands on the command line; arguments of `load`."""
+
+    overrides: Mapping[str, str] = _NOTHING
+    kafka_overrides: Mapping[str, str] = _NOTHING
+    shortcuts: Mapping[str, str] = _NOTHING
+
+
+def load_section(
+    document: Table, found: Section, file: str, flags: Flags, env: Mapping[str, str]
+) -> Loaded:
+    """Make a configuration of one section of a file that was read; arguments as for `load`.
+
+    Raises:
+        ConfigError: with all problems of the section at once.
+    """
     gathered = Gathered(missing_place=found.place)
     gathered.add_section(found, env)
-    add_flags(gathered, overrides, kafka_overrides, shortcuts)
+    add_flags(gathered, *flags)
     gathered.values.setdefault("name", found.name or Path(file).stem)
     conf = checked(gathered)
     notes = []

@@ -65,6 +65,29 @@ def find_section(document: Table, wanted: str | None, file: str) -> Section:
     return found[0]
 
 
+def find_consumers(document: Table) -> list[Section]:
+    """Return all sections with a Group, the top level included, in the order of the file.
+
+    A Group alone makes no consumer: it may be somebody else's.
+    """
+    found = [section for section in _sections(document) if _has_group(section.table)]
+    return [Section("", document, document.place), *found] if _has_group(document) else found
+
+
+def without_group(document: Table) -> list[str]:
+    """Return the names of sections that look like a consumer, but for the Group they lack."""
+    return [
+        section.name
+        for section in _sections(document)
+        if _is_consumer(section.table) and not _has_group(section.table)
+    ]
+
+
+def _has_group(table: Table) -> bool:
+    names = _known_names(table)
+    return "group" in names and bool(names & {"brokers", "topic"})
+
+
 def _named(document: Table, wanted: str, file: str) -> Section:
     entries = [entry for entry in document.entries if isinstance(entry.key, str)]
     same = [entry for entry in entries if entry.key == wanted]

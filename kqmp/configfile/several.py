@@ -1,0 +1,79 @@
+"""All consumers of one file: what `kqmp run -f FILE` runs under one parent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+from kqmp.configfile.load import Flags, Loaded, load_section, read_document
+from kqmp.configfile.sections import (
+    TOP_LEVEL,
+    Section,
+    find_consumers,
+    find_section,
+    without_group,
+)
+from kqmp.errors import ConfigError
+
+_NO_FLAGS = Flags()
+
+
+def load_all(
+    path: str | os.PathLike[str], flags: Flags = _NO_FLAGS, env: Mapping[str, str] = os.environ
+) -> list[Loaded]:
+    """Read every consumer section of a file: each that has a Group, in the order of the file.
+
+    Where there is only one, or none, this is `load`. Of several each must name its Handler, since
+    no TARGET can. The flags hold for every section.
+
+    Args:
+        path: as for `load`.
+        flags: as for `load`.
+        env: as for `load`.
+
+    Raises:
+        ConfigError: with the problems of all sections at once, and those they have together.
+    """
+    file = str(path)
+    document = read_document(file)
+    sections = find_consumers(document)
+    if len(sections) < 2:
+        return [load_section(document, find_section(document, None, file), file, flags, env)]
+    found: list[Loaded] = []
+    problems: list[str] = []
+    for section in sections:
+        try:
+            found.append(load_section(document, section, file, flags, env))
+        except ConfigError as error:
+            problems += error.problems
+        else:
+            problems += _problems(section, found[-1], found[:-1], file)
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    for name in without_group(document):
+        found[0].notes.append(f"{file}: {name} has no Group: it is not run")
+    return found
+
+
+def _problems(section: Section, loaded: Loaded, others: list[Loaded], file: str) -> Iterator[str]:
+    """What is wrong with one of several consumers, beside those before it."""
+    conf = loaded.conf
+    name = section.name or TOP_LEVEL
+    # In TOML the place is the section's path already.
+    where = (
+        section.place.prefix if section.place.order[1] == 0 else f"{section.place.prefix}{name}: "
+    )
+    if not conf.handler:
+        yield (
+            f"{where}Handler: missing; name it here, such as mqs:consume, or run only this section:"
+            f" kqmp run TARGET -f {file} --section {name}"
+        )
+    for other in others:
+        same = (other.conf.group, other.conf.topic) == (conf.group, conf.topic)
+        # With no broker in common they may be two clusters.
+        if same and set(other.conf.brokers) & set(conf.brokers):
+            yield (
+                f"{where}Group: {conf.group!r} and Topic {conf.topic!r} are those of"
+                f" {other.section or TOP_LEVEL} too, and each message would reach only one of the"
+                " two; give each a Group of its own, or raise Conns in one section"
+            )
