@@ -4,11 +4,15 @@ The guarantees rest on some of these; `config` refuses them in `Kafka:` with the
 what a user sets there is laid over the defaults here without a further look.
 """
 
-from typing import Final
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Protocol
 
 from kqmp.config import KqConf
 from kqmp.config.checks import POLL_MARGIN_MS
 from kqmp.config.memory import prefetch_bytes
+from kqmp.config.secret import Secret
 from kqmp.core.life import SESSION_TIMEOUT_MS
 
 #: A fetch waits this long when a partition's queue is full. librdkafka's default of a second costs
@@ -21,14 +25,85 @@ POLL_INTERVAL_MS: Final = 300_000
 _INT32_MAX: Final = 2_147_483_647
 
 
-def key_to_mend(conf: KqConf, refusal: str) -> str:
+class Access(Protocol):
+    """What the sections of consumers and pushers say of the way to the brokers."""
+
+    @property
+    def brokers(self) -> tuple[str, ...]:
+        """Addresses, host:port."""
+
+    @property
+    def username(self) -> str:
+        """SASL user; empty without SASL."""
+
+    @property
+    def password(self) -> Secret:
+        """The password of that user."""
+
+    @property
+    def ca_file(self) -> str:
+        """PEM file of authorities; empty for those of the system, or without TLS."""
+
+    @property
+    def kafka(self) -> Mapping[str, str]:
+        """Raw librdkafka properties, laid over all others."""
+
+
+def key_to_mend(conf: Access, refusal: str) -> str:
     """Return what to mend when librdkafka refuses the configuration with this text."""
     if "ssl.ca.location" in refusal and conf.ca_file:
-        return f"CaFile {conf.ca_file!r}: a PEM file that can be read here"
+        return f"CaFile {conf.ca_file!r}: {_file_problem(conf.ca_file)}"
+    if "hash function" in refusal:
+        known = "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        return f"sasl.mechanism {_mechanism(conf)!r} under Kafka (-X); use {known}"
     return "it under Kafka (-X)"
 
 
-def security_properties(conf: KqConf) -> dict[str, object]:
+def _file_problem(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return f"{error.strerror}; it is to be a PEM file that can be read here"
+    return "it holds no certificate; it is to be the PEM file of a certificate authority"
+
+
+def _mechanism(conf: Access) -> str:
+    return conf.kafka.get("sasl.mechanism") or conf.kafka.get("sasl.mechanisms") or "PLAIN"
+
+
+def refusal(conf: Access, reason: str) -> str:
+    """Return one line for brokers that refuse us: what librdkafka says, and what to mend.
+
+    Args:
+        conf: how they were approached.
+        reason: the text of an error whose code is among `member.REFUSALS`.
+    """
+    # What librdkafka advises has other names here; how long it took and when helps nobody.
+    said = re.sub(r",? verify that ssl\.ca\.location .*| \(after \d+ms in state \w+\)", "", reason)
+    return f"the brokers {', '.join(conf.brokers)} refuse us: {said}; {_what_to_mend(conf, said)}"
+
+
+def _what_to_mend(conf: Access, said: str) -> str:
+    if "certificate verify failed" in said:
+        authority = "the PEM file of the authority that signed the brokers' certificates"
+        given = f"mend CaFile {conf.ca_file!r}: it is to be" if conf.ca_file else "set CaFile to"
+        return f"{given} {authority}"
+    if "SSL" in said:
+        return "is it a port for TLS? CaFile and security.protocol under Kafka (-X) ask for it"
+    if "mechanism handshake failed" in said:
+        return f"mend sasl.mechanism under Kafka (-X), which is {_mechanism(conf)!r}"
+    if "SASL" in said:
+        if not conf.username:
+            return "look at Username, Password and what stands of SASL under Kafka (-X)"
+        return (
+            f"mend Username {conf.username!r} or Password; or sasl.mechanism under Kafka (-X),"
+            f" which is {_mechanism(conf)!r}"
+        )
+    return f"give the user {conf.username!r} (Username) the right to it"
+
+
+def security_properties(conf: Access) -> dict[str, object]:
     """Return SASL and TLS properties: PLAIN if there is a user, TLS if there is a CA.
 
     Certificates and host names are always verified (librdkafka's default, kept).

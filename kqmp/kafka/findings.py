@@ -12,7 +12,7 @@ import confluent_kafka as ck
 
 from kqmp.config import KqConf
 from kqmp.errors import ExitCode
-from kqmp.kafka.client import key_to_mend
+from kqmp.kafka.client import key_to_mend, refusal
 from kqmp.kafka.member import REFUSALS, Bounds
 
 #: The one strategy kqmp joins with.
@@ -68,12 +68,14 @@ def connection_finding(conf: KqConf, errors: Collection[ck.KafkaError]) -> Findi
     names = ", ".join(conf.brokers)
     refused = [error for error in errors if error.code() in REFUSALS]
     if refused:
-        text = f"{names} refuse us: {refused[0].str()}; look at Username, Password and CaFile"
-        return broker_error("brokers", text)
+        return broker_error("brokers", refusal(conf, refused[0].str()))
     # What was said of one broker tells more than that all are down.
     single = [error for error in errors if error.code() in (_TRANSPORT, RESOLVE)]
     reason = (single or list(errors))[0].str()
     text = f"no answer from {names}: {reason}; start them, or mend Brokers (host:port)"
+    if not single and not conf.ca_file:
+        # So it looks when they hang up on us.
+        text += "; if they ask for TLS, set CaFile, if for a password, Username and Password"
     return broker_error("brokers", text)
 
 

@@ -127,8 +127,8 @@ class Fetcher:
             if self._joined:
                 return -1
             if self._member.refused is not None:
-                reason = self._member.refused.str()
-                raise BrokerError(f"the brokers {names} refuse us: {reason}") from None
+                told = self._member.refused.str()
+                raise BrokerError(client.refusal(self._conf, told)) from None
             if time.monotonic() < deadline_s:
                 return -1
             told = (self._member.last_error or error.args[0]).str()
@@ -280,7 +280,7 @@ class Fetcher:
             self._told_lag_s = now
             self._tell_lag()
         if not self._joined and self._member.refused is not None:
-            raise BrokerError(f"the brokers refuse us: {self._member.refused.str()}")
+            raise BrokerError(client.refusal(self._conf, self._member.refused.str()))
         if self._member.fatal is not None:
             raise KafkaException(self._member.fatal)
         self._joined = self._joined or bool(self._assignment.openings)
