@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "run": ("kqmp.cli.run", "run", "Consume a topic with a handler on every core."),
     "check": ("kqmp.cli.check", "check", "Check file, handler, brokers and topic; start nothing."),
     "tail": ("kqmp.cli.tail", "tail", "Show the messages of a topic, in no group."),
+    "lag": ("kqmp.cli.lag", "lag", "Show how far a group is behind, and when it is done."),
     "topic": ("kqmp.cli.topic", "topic", "Create topics and look at them."),
     "demo": ("kqmp.cli.demo", "demo", "See it work on a mock cluster; no broker needed."),
 }

@@ -15,7 +15,8 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str
     texts = [[_for_people(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
     right = [
-        any(isinstance(row[index], int | float) for row in rows) for index in range(len(header))
+        bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        for index in range(len(header))
     ]
     return [
         "  ".join(

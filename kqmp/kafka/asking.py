@@ -42,6 +42,7 @@ UNKNOWN_TOPIC: Final = frozenset(
         ck.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's own codes are named so
     }
 )
+_NOT_READABLE: Final = UNKNOWN_TOPIC | {ck.KafkaError.TOPIC_AUTHORIZATION_FAILED}
 _LEADER_CHANGES: Final = frozenset(
     {
         ck.KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -80,7 +81,7 @@ class Cluster:
             is polled.
     """
 
-    def __init__(self, conf: KqConf, group: str, **properties: object) -> None:
+    def __init__(self, conf: client.Access, group: str, **properties: object) -> None:
         """Create the client and wait for the first answer of a broker.
 
         Args:
@@ -130,7 +131,7 @@ def admin(properties: Mapping[str, object]) -> AdminClient:
     return AdminClient(cast("dict[str, str | int | float]", dict(properties)), logger=silent)
 
 
-def describe_group(group: str, properties: Mapping[str, object]) -> ConsumerGroupDescription | None:
+def describe_group(asker: AdminClient, group: str) -> ConsumerGroupDescription | None:
     """Return what the group's coordinator tells of it; None if there is no such group.
 
     Asks again while the coordinator starts, as in a fresh cluster.
@@ -138,7 +139,6 @@ def describe_group(group: str, properties: Mapping[str, object]) -> ConsumerGrou
     Raises:
         ck.KafkaException: it does not answer within `REQUEST_S`, or refuses us.
     """
-    asker = admin(properties)
     deadline_s = time.monotonic() + REQUEST_S
     while True:
         answer = asker.describe_consumer_groups([group], request_timeout=REQUEST_S)
@@ -284,7 +284,9 @@ def log_bounds(consumer: ck.Consumer, parts: Sequence[Part]) -> dict[Part, Bound
 
 
 def committed(consumer: ck.Consumer, parts: Sequence[Part]) -> dict[Part, int | None]:
-    """Return the committed position of the consumer's group in each partition, None without one.
+    """Return the committed position of the consumer's group in each partition.
+
+    None where there is none, and of topics that this user may not read or that are just deleted.
 
     Raises:
         ck.KafkaException: the group's coordinator did not answer in time, or refused.
@@ -292,7 +294,7 @@ def committed(consumer: ck.Consumer, parts: Sequence[Part]) -> dict[Part, int | 
     asked = [ck.TopicPartition(topic, number) for topic, number in parts]
     answer = consumer.committed(asked, timeout=REQUEST_S) if asked else []
     for part in answer:
-        if part.error is not None:
+        if part.error is not None and part.error.code() not in _NOT_READABLE:
             raise ck.KafkaException(part.error)
     return {
         (part.topic, part.partition): part.offset if part.offset >= 0 else None for part in answer

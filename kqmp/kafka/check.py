@@ -53,7 +53,7 @@ def _look_at_cluster(
         leaders = {number: part.leader for number, part in topic.partitions.items()}
         yield from findings.partition_findings(conf, leaders)
     try:
-        told = asking.describe_group(conf.group, properties)
+        told = asking.describe_group(asking.admin(properties), conf.group)
         state = GroupState() if told is None else _state(told)
         yield from findings.member_findings(conf, state)
     except ck.KafkaException as error:
