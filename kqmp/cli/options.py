@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from kqmp.config.keys import KEY, KEY_BY_KQ
-from kqmp.configfile import TOP_LEVEL, Loaded, load, load_from_flags
+from kqmp.configfile import TOP_LEVEL, Flags, Loaded, load, load_all, load_from_flags
 from kqmp.configfile.names import unknown
 from kqmp.errors import ConfigError
 
@@ -58,7 +58,8 @@ def consumer_options(command: _Command) -> _Command:
             metavar="KEY",
             help=(
                 f"Top-level key of FILE under which the consumer stands; {TOP_LEVEL!r} is the top"
-                " level. Without it: the only section that looks like a consumer."
+                " level. Without it and TARGET: every section with a Group; with TARGET: the only"
+                " section that looks like a consumer."
             ),
         ),
         click.option("-f", "--file", metavar="FILE", help="A .yaml, .yml, .json or .toml file."),
@@ -78,6 +79,18 @@ def take(options: dict[str, Any]) -> Given:
         properties=options.pop("properties"),
         shortcuts={name: text for name, text in shortcuts.items() if text is not None},
     )
+
+
+def read_all(given: Given) -> list[Loaded]:
+    """Read file and flags: all consumers of the file, unless --section names one.
+
+    Raises:
+        ConfigError: with all problems at once.
+    """
+    if given.file is None or given.section is not None:
+        return [read(given)]
+    overrides, kafka = pairs(given.sets, "--set"), pairs(given.properties, "-X")
+    return load_all(given.file, Flags(overrides, kafka, given.shortcuts))
 
 
 def read(given: Given) -> Loaded:

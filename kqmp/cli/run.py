@@ -7,12 +7,14 @@ import sys
 from typing import Any, Literal, NoReturn
 
 import click
+import msgspec
 
 from kqmp.cli import options as flags
-from kqmp.errors import ConfigError, ExitCode, KqmpError
+from kqmp.configfile import Loaded
+from kqmp.errors import ConfigError, ExitCode, HandlerImportError, KqmpError
 from kqmp.handler import HandlerRef, parse_target
 from kqmp.obs import logs
-from kqmp.roles import service
+from kqmp.roles import parent, service
 
 _EXIT_CODES = "\n".join(f"  {int(code):>3}  {code.description}" for code in ExitCode)
 _HELP = """Consume a topic with a handler on every core, until SIGTERM or Ctrl-C.
@@ -21,6 +23,10 @@ TARGET is the handler as module:name, looked up in the current directory first: 
 `consume(key, value)` or `consume(message)`, a class or an object with such a method `consume`. It
 may also be a `Queue`, or a function without parameters that returns one. Without TARGET the key
 Handler of the file names it.
+
+A FILE with several consumers, sections with a Group, runs them all, each by its Handler and in
+processes of its own: they stop as one, and one that fails ends all with its exit code. With TARGET
+or --section it is one of them.
 
 The file may be left out if the flags say all that is needed: --brokers, --group and --topic. Flags
 win over the file.
@@ -32,6 +38,7 @@ _EPILOG = f"""\b
 Examples:
   kqmp run mqs:consume -f etc/mq.yaml
   kqmp run mqs:consume --brokers localhost:9092 --group thumbs --topic images
+  kqmp run -f etc/all.yaml
   kqmp run mqs:consume -f etc/mq.yaml --set Offset=first -X fetch.error.backoff.ms=100
 
 \b
@@ -62,8 +69,12 @@ def run(
     """Run the engine in this process; the text for users is `_HELP`."""
     logs.setup("coordinator", level=log_level.upper(), encoding=log_format)
     try:
-        order = _order(target, flags.take(options), log_level.upper(), log_format)
-        code, _ = service.run(order, live=True)
+        orders = _orders(target, flags.take(options), log_level.upper(), log_format)
+        if len(orders) == 1:
+            code, _ = service.run(orders[0], live=True)
+        else:
+            logs.setup("parent", level=log_level.upper(), encoding=log_format)
+            code, _ = parent.run([service.spec_of(order) for order in orders])
     except KqmpError as error:
         fail(error, log_format)
     sys.exit(int(code))
@@ -80,23 +91,22 @@ def fail(error: KqmpError, log_format: str = "plain") -> NoReturn:
     sys.exit(int(error.exit_code))
 
 
-def _order(
+def _orders(
     target: str | None, given: flags.Given, log_level: str, log_format: Literal["plain", "json"]
-) -> service.Order:
-    """Put together what stands on the command line and in the file.
+) -> list[service.Order]:
+    """Put together what stands on the command line and in the file: one engine, or several.
 
     Raises:
         ConfigError: the file or a flag is wrong.
-        HandlerImportError: TARGET is not written as module:name.
+        HandlerImportError: TARGET or a Handler is not written as module:name.
     """
-    has_file = given.file is not None
     try:
-        loaded = flags.read(given)
+        found = flags.read_all(given) if target is None else [flags.read(given)]
     except ConfigError as error:
-        if target is None or has_file:
+        if target is None or given.file is not None:
             raise
         # TARGET may be a Queue: it brings its configuration along, and the flags change that.
-        return service.Order(
+        order = service.Order(
             ref=parse_target(target),
             conf=None,
             missing=error.problems,
@@ -104,17 +114,34 @@ def _order(
             log_level=log_level,
             log_encoding=log_format,
         )
+        return [order]
+    labels = [""]
+    if len(found) > 1:
+        labels = service.unique([loaded.section or loaded.conf.name for loaded in found])
+    return [
+        msgspec.structs.replace(
+            _order(target, given, loaded, label), log_level=log_level, log_encoding=log_format
+        )
+        for loaded, label in zip(found, labels, strict=True)
+    ]
+
+
+def _order(target: str | None, given: flags.Given, loaded: Loaded, label: str) -> service.Order:
+    try:
+        ref = _ref(target, loaded.conf.handler, given)
+    except HandlerImportError as error:
+        raise HandlerImportError(f"{label}: {error}" if label else str(error)) from None
+    has_file = given.file is not None
     section = loaded.document.get(loaded.section, {}) if loaded.section else loaded.document
     return service.Order(
-        ref=_ref(target, loaded.conf.handler, given),
+        ref=ref,
         conf=loaded.conf,
         has_file=has_file,
         changes={} if has_file else flags.changes(given),
         section=_json(section),
         document=_json(loaded.document),
         notes=tuple(loaded.notes),
-        log_level=log_level,
-        log_encoding=log_format,
+        label=label,
     )
 
 

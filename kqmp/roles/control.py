@@ -28,6 +28,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """Base of all control messages."""
 
 
+def role_name(*parts: str) -> str:
+    """Return how a process is called in `ps` and in logs: "processor 0.3", "fetcher Orders 0"."""
+    return " ".join(filter(None, parts))
+
+
 class ProcessorSpec(Message, frozen=True, gc=False, tag="processor_spec"):
     """First word to a processor. Descriptors are inherited under the numbers given here."""
 
@@ -47,6 +52,12 @@ class ProcessorSpec(Message, frozen=True, gc=False, tag="processor_spec"):
     document: bytes
     log_level: str
     log_encoding: Literal["plain", "json"]
+    label: str = ""
+
+    @property
+    def role(self) -> str:
+        """Its name in `ps` and in logs."""
+        return role_name("processor", self.label, f"{self.fetcher}.{self.index}")
 
 
 class FetcherSpec(Message, frozen=True, gc=False, tag="fetcher_spec"):
@@ -66,10 +77,16 @@ class FetcherSpec(Message, frozen=True, gc=False, tag="fetcher_spec"):
     assigned_before: bool
     log_level: str
     log_encoding: Literal["plain", "json"]
+    label: str = ""
+
+    @property
+    def role(self) -> str:
+        """Its name in `ps` and in logs."""
+        return role_name("fetcher", self.label, str(self.index))
 
 
 class EngineSpec(Message, frozen=True, gc=False, tag="engine_spec"):
-    """First word of a `Queue` to the coordinator that it started."""
+    """First word of a `Queue`, or of a parent, to the coordinator that it started."""
 
     #: msgpack of a `HandlerRef`.
     handler: bytes
@@ -81,6 +98,14 @@ class EngineSpec(Message, frozen=True, gc=False, tag="engine_spec"):
     logs_fd: int
     log_level: str
     log_encoding: Literal["plain", "json"]
+    #: Tells the processes of several engines under one parent apart: the section's name. "" if a
+    #: program started it, whose death drains; a parent's death ends it at once.
+    label: str = ""
+    #: As in `ProcessorSpec`.
+    section: bytes = b"{}"
+    document: bytes = b"{}"
+    #: Lines of its banner.
+    notes: tuple[str, ...] = ()
 
 
 class ProbeSpec(Message, frozen=True, gc=False, tag="probe_spec"):
@@ -92,6 +117,12 @@ class ProbeSpec(Message, frozen=True, gc=False, tag="probe_spec"):
     limit_s: float
     log_level: str
     log_encoding: Literal["plain", "json"] = "plain"
+    label: str = ""
+
+    @property
+    def role(self) -> str:
+        """Its name in `ps` and in logs."""
+        return role_name("probe", self.label)
 
 
 class Ready(Message, frozen=True, gc=False, tag="ready"):

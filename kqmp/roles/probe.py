@@ -102,7 +102,7 @@ def main() -> None:
     channel = become_child(sys.argv, "kqmp: probe")
     spec = first_message(channel)
     assert isinstance(spec, control.ProbeSpec)
-    logs.setup("probe", level=spec.log_level, encoding=spec.log_encoding)
+    logs.setup(spec.role, level=spec.log_level, encoding=spec.log_encoding)
     # Before the coordinator's patience ends: what hangs shows where.
     faulthandler.dump_traceback_later(max(0.1, spec.limit_s - 1))
     mark_processor()

@@ -349,13 +349,9 @@ def main() -> None:
     channel = become_child(sys.argv, "kqmp: processor")
     spec = first_message(channel)
     assert isinstance(spec, control.ProcessorSpec)
-    setproctitle(f"kqmp: processor {spec.fetcher}.{spec.index}")
+    setproctitle(f"kqmp: {spec.role}")
     outlive_readers()
-    logs.setup(
-        f"processor {spec.fetcher}.{spec.index}",
-        level=spec.log_level,
-        encoding=spec.log_encoding,
-    )
+    logs.setup(spec.role, level=spec.log_level, encoding=spec.log_encoding)
     _yield_to_the_fetcher()
     handler = _prepare(spec, channel)
     processor = Processor(spec, channel, handler)

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal
 
@@ -57,6 +57,39 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     log_level: str = "INFO"
     log_encoding: Literal["plain", "json"] = "plain"
+    #: The section, where several run under one parent.
+    label: str = ""
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Return labels for engines of these names, each another one: a second "a" is "a-2"."""
+    labels: list[str] = []
+    for name in names:
+        label, number = name, 1
+        while label in labels:
+            number += 1
+            label = f"{name}-{number}"
+        labels.append(label)
+    return labels
+
+
+def spec_of(order: Order) -> control.EngineSpec:
+    """Return the order for a coordinator under a parent. It has a configuration and a label."""
+    assert order.conf is not None
+    assert order.label
+    return control.EngineSpec(
+        handler=msgspec.msgpack.encode(order.ref),
+        conf=order.conf.to_wire(),
+        # Several status lines would tangle.
+        live=False,
+        logs_fd=-1,
+        log_level=order.log_level,
+        log_encoding=order.log_encoding,
+        label=order.label,
+        section=order.section,
+        document=order.document,
+        notes=order.notes,
+    )
 
 
 def run(
@@ -81,12 +114,12 @@ def run(
         KqmpError: nothing could be started, and nothing of it was logged.
     """
     require_supported_machine()
-    name = "" if order.conf is None else f" {order.conf.name}"
-    setproctitle(f"kqmp: coordinator{name}")
+    name = order.label or ("" if order.conf is None else order.conf.name)
+    setproctitle(f"kqmp: {control.role_name('coordinator', name)}")
     try:
         with _stopped_early():
             plan = plan_of(order, probe(order, parent, stderr))
-            setproctitle(f"kqmp: coordinator {plan.name}")
+            setproctitle(f"kqmp: coordinator {order.label or plan.name}")
             for line in banner.lines(plan.conf, plan.handler_name, order.notes):
                 log.info("%s", line)
             status = LiveLine(2 if live else -1, os.environ)
@@ -161,7 +194,7 @@ def probe(
         HandlerImportError: it cannot be imported or used, or importing it takes too long.
     """
     packed = msgspec.msgpack.encode(order.ref)
-    spec = control.ProbeSpec(packed, PROBE_S, order.log_level, order.log_encoding)
+    spec = control.ProbeSpec(packed, PROBE_S, order.log_level, order.log_encoding, order.label)
     child = spawn("kqmp.roles.probe", spec, env=child_environment(), stderr=stderr)
     try:
         answer = _answer(child, parent)
@@ -248,6 +281,7 @@ def plan_of(order: Order, probed: control.Probed) -> Plan:
         document=order.document,
         log_level=order.log_level,
         log_encoding=order.log_encoding,
+        label=order.label,
     )
 
 

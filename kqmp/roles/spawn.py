@@ -131,16 +131,20 @@ def _ignore(_signal: int, _frame: object) -> None:
     """Do nothing: unlike SIG_IGN this is not inherited by what the handler starts."""
 
 
+def die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent dies, at once if it is dead already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
 def become_child(argv: list[str], title: str) -> control.Channel:
     """Set this process up as a child: death signal, signals, title. First call of its `main`.
 
     Returns:
         Our end of the control socket, whose number is argv[1]; argv[2] is the parent's pid.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(argv[2]):
-        # The parent died before the death signal was set.
-        os._exit(1)
+    die_with(int(argv[2]))
     for number in FOR_THE_COORDINATOR:
         signal.signal(number, _ignore)
     # A forked child of the handler must end on TERM again, or a Pool in a handler hangs.

@@ -43,6 +43,8 @@ class Plan:
     document: bytes = b"{}"
     log_level: str = "INFO"
     log_encoding: Literal["plain", "json"] = "plain"
+    #: The section, where several run under one parent.
+    label: str = ""
 
     @property
     def name(self) -> str:
@@ -214,6 +216,7 @@ class Tree:
             document=plan.document,
             log_level=plan.log_level,
             log_encoding=plan.log_encoding,
+            label=plan.label,
         )
         fds = [slot.fd, fetcher.dispatch_fd, slot.bell_fd]
         slot.done_at_start = slot.done()
@@ -239,6 +242,7 @@ class Tree:
             assigned_before=self.assigned_ever,
             log_level=plan.log_level,
             log_encoding=plan.log_encoding,
+            label=plan.label,
         )
         fds = [slot.dispatch_fd, *spec.lane_fds, *spec.bell_fds]
         self._started(slot, spawn("kqmp.roles.fetcher", spec, fds, stderr=self._stderr))

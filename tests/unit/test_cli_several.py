@@ -1,0 +1,75 @@
+"""`kqmp run` and `check` of a file with several consumers, as far as it goes without a broker."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kqmp.errors import ExitCode
+from kqmp.roles.service import unique
+from tests.support.kafka import ROOT
+
+FILE = """\
+Orders: {Brokers: ["127.0.0.1:1"], Group: g, Topic: orders, Handler: "mqs:consume"}
+Audit: {Brokers: ["127.0.0.1:1"], Group: g, Topic: audit}
+Pusher: {Brokers: ["127.0.0.1:1"], Topic: audit}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "all.yaml").write_text(FILE)
+    (tmp_path / "mqs.py").write_text("def consume(key, value): ...\n")
+    return tmp_path
+
+
+def kqmp_(place: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kqmp", *args],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_a_section_without_handler_is_one_error_with_its_line(place: Path) -> None:
+    done = kqmp_(place, "run", "-f", "all.yaml")
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stderr == (
+        "error: all.yaml:2:1: Audit: Handler: missing; name it here, such as mqs:consume, or run"
+        " only this section: kqmp run TARGET -f all.yaml --section Audit\n"
+    )
+
+
+def test_a_target_needs_a_section(place: Path) -> None:
+    done = kqmp_(place, "run", "mqs:consume", "-f", "all.yaml")
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stderr == (
+        "error: all.yaml: Orders, Audit all look like a consumer; choose one with --section\n"
+    )
+
+
+@pytest.mark.parametrize("args", [["mqs:nosuch", "--section", "Audit"], ["--section", "orders"]])
+def test_a_section_is_run_alone(place: Path, args: list[str]) -> None:
+    (place / "mqs.py").write_text("raise ValueError('no wind')\n")
+    done = kqmp_(place, "run", "-f", "all.yaml", *args)
+    assert done.returncode == ExitCode.HANDLER_IMPORT
+    assert done.stderr.startswith("error: handler mqs:")
+
+
+def test_a_handler_that_is_no_name_is_told_with_its_section(place: Path) -> None:
+    text = FILE.replace("Topic: audit}\nP", 'Topic: audit, Handler: "mqs"}\nP')
+    (place / "all.yaml").write_text(text)
+    done = kqmp_(place, "run", "-f", "all.yaml")
+    assert done.returncode == ExitCode.HANDLER_IMPORT
+    assert done.stderr == "error: Audit: handler 'mqs': write it as mqs:function\n"
+
+
+def test_labels_are_unique() -> None:
+    assert unique(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
