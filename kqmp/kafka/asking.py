@@ -19,7 +19,6 @@ from confluent_kafka.admin import (
     TopicMetadata,
 )
 
-from kqmp.config import KqConf
 from kqmp.errors import BrokerError, ConfigError
 from kqmp.kafka import client, findings
 from kqmp.kafka.member import REFUSALS, Bounds

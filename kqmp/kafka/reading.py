@@ -167,9 +167,15 @@ class Reader:
         return self._within_bounds(batch) if self._is_bounded else batch
 
     def trouble(self) -> list[str]:
-        """Return what was said of the connections since the last call, repeats left out."""
-        texts = [error.str() for error in self._cluster.errors if error.code() != ALL_DOWN]
-        self._cluster.errors.clear()
+        """Return what was said of the connections since the last call, repeats left out.
+
+        Raises:
+            BrokerError: the topic was deleted; librdkafka takes half a minute to believe it.
+        """
+        errors, self._cluster.errors[:] = self._cluster.errors[:], []
+        if any(error.code() in asking.UNKNOWN_TOPIC for error in errors):
+            raise self._gone()
+        texts = [error.str() for error in errors if error.code() != ALL_DOWN]
         return list(dict.fromkeys(texts))
 
     def close(self) -> None:
@@ -251,6 +257,9 @@ class Reader:
             # A busy partition would go on to deliver what nobody wants.
             self._consumer.pause([ck.TopicPartition(self.topic, number) for number in newly])
 
+    def _gone(self) -> BrokerError:
+        return BrokerError(f"topic {self.topic} does not exist any more")
+
     def _take_event(self, event: ck.Message) -> None:
         """Look at what came instead of a message; librdkafka mends by itself what is let pass."""
         error = event.error()
@@ -260,7 +269,7 @@ class Reader:
             # Reached though the last offset was not seen: it was compacted away, or a marker.
             self._finish([cast("int", event.partition())])
         elif code in asking.UNKNOWN_TOPIC:
-            raise BrokerError(f"topic {self.topic} does not exist any more")
+            raise self._gone()
         elif code in REFUSALS - _OF_A_GROUP:
             raise BrokerError(f"topic {self.topic}: the brokers refuse us: {error.str()}")
 
