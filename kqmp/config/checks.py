@@ -11,9 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
 
 from kqmp.config.cores import usable_cores
-from kqmp.config.keys import KEY, KEYS, Key, Kind
+from kqmp.config.keys import CONSUMER, KEY, Key, KeyTable, Kind
 from kqmp.config.properties import (
     KafkaProperties,
     is_utf8,
@@ -21,6 +25,7 @@ from kqmp.config.properties import (
     property_text,
 )
 from kqmp.config.secret import Secret
+from kqmp.config.service import TABLES
 from kqmp.config.units import parse_duration_ms, parse_size
 
 #: How much longer than DrainTimeout a fetcher may stay away from `poll`: it waits a little longer
@@ -47,6 +52,17 @@ class Problem:
     item: str = ""
 
 
+def python_name(key: Key) -> str:
+    """Spell a key for who wrote it as an argument."""
+    return key.name
+
+
+def line_of(problem: Problem) -> str:
+    """Write a problem for who wrote the keys as arguments."""
+    parts = (problem.keys[0], problem.item, problem.text)
+    return ": ".join(part for part in parts if part)
+
+
 def shown(value: object) -> str:
     """Show a value in an error: text and numbers, shortened; of a list or a map only its type."""
     if isinstance(value, str):
@@ -61,25 +77,31 @@ def shown(value: object) -> str:
 
 
 def validate(
-    given: Mapping[str, object], spell: Callable[[Key], str]
+    given: Mapping[str, object], spell: Callable[[Key], str], table: KeyTable = CONSUMER
 ) -> tuple[dict[str, object], list[Problem]]:
     """Check values by their Python names; what is not given takes its default.
 
     Args:
-        given: values as a user may write them, by the names in `KEY`; others are not looked at.
+        given: values as a user may write them, by the keys' names; others are not looked at.
         spell: how the user writes a key, for texts that name a second one.
+        table: the keys of a consumer, or those of a pusher.
 
     Returns:
-        All values as `KqConf` holds them (meaningless if there are problems), and the problems in
-        the order of the table.
+        All values as `KqConf` or `PusherConf` holds them (meaningless if there are problems), and
+        the problems in the order of the table.
     """
     values: dict[str, object] = {}
     problems: list[Problem] = []
-    for key in KEYS:
+    for key in table.keys:
         value = given.get(key.name, key.field_default)
+        if key.kind == "table":
+            values[key.name], wrong_fields = _table(key, value)
+            problems += [Problem((key.name,), text, item) for item, text in wrong_fields]
+            continue
         if key.kind == "properties" and isinstance(value, Mapping):
             problems += [
-                Problem((key.name,), text, item) for item, text in property_problems(value)
+                Problem((key.name,), text, item)
+                for item, text in property_problems(value, key.client)
             ]
         try:
             values[key.name] = _converted(key, value)
@@ -96,13 +118,40 @@ def validate(
 
 def _fill_in(values: dict[str, object]) -> None:
     """Replace the defaults that depend on other keys."""
-    values["name"] = values["name"] or values["group"]
-    values["ordering"] = values["ordering"] or default_ordering(values["commit_in_order"])
+    values["name"] = values["name"] or values.get("group") or values["topic"]
+    if "ordering" in values:
+        values["ordering"] = values["ordering"] or default_ordering(values["commit_in_order"])
 
 
 def default_ordering(commit_in_order: object) -> str:
     """What Ordering is where it is not given."""
     return "partition" if commit_in_order else "key"
+
+
+def _table(key: Key, value: object) -> tuple[object, list[tuple[str, str]]]:
+    """Convert a table; return it (void if there are problems) and (field, text) of each problem."""
+    made = TABLES[key.name]
+    if value is None:
+        return key.default, []
+    if isinstance(value, made):
+        value = msgspec.structs.asdict(value)
+    if not isinstance(value, Mapping):
+        return None, [("", f"{shown(value)} is not allowed; use {key.allowed}")]
+    known = {name: field for field in key.fields for name in (field.kq.lower(), field.name)}
+    ignored = {name.lower() for name in key.ignored}
+    fields: dict[str, Any] = {field.name: field.field_default for field in key.fields}
+    problems = []
+    for name, item in value.items():
+        field = known.get(name.lower()) if isinstance(name, str) else None
+        if field is not None:
+            try:
+                fields[field.name] = _converted(field, item)
+            except ValueError as error:
+                problems.append((field.kq, str(error)))
+        elif not isinstance(name, str) or name.lower() not in ignored:
+            spelled = name if isinstance(name, str) else shown(name)
+            problems.append((spelled, f"unknown key; use {key.allowed}"))
+    return None if problems else made(**fields), problems
 
 
 def _converted(key: Key, value: object) -> object:
@@ -112,7 +161,8 @@ def _converted(key: Key, value: object) -> object:
     try:
         return _CONVERT[key.kind](key, value)
     except (ValueError, TypeError):
-        what = "the value (not shown)" if key.kind == "secret" else shown(value)
+        is_hidden = key.kind == "secret" or (key.kind == "url" and "@" in str(value))
+        what = "the value (not shown)" if is_hidden else shown(value)
         # "from None": the causes' texts are not ours and might show a secret.
         raise ValueError(f"{what} is not allowed; use {key.allowed}") from None
 
@@ -199,14 +249,30 @@ def _brokers(key: Key, value: object) -> tuple[str, ...]:
     return tuple(brokers)
 
 
-def _properties(_: Key, value: object) -> KafkaProperties:
+def _properties(key: Key, value: object) -> KafkaProperties:
     if not isinstance(value, Mapping):
         raise TypeError
     return KafkaProperties(
         (name.strip(), property_text(text))
         for name, text in value.items()
-        if isinstance(name, str) and not any(property_problems({name: text}))
+        if isinstance(name, str) and not any(property_problems({name: text}, key.client))
     )
+
+
+def _url(key: Key, value: object) -> str:
+    text = _text(key, value)
+    parts = urlsplit(text)
+    is_usable = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+    if text and not is_usable:
+        raise ValueError
+    return text
+
+
+def _path(key: Key, value: object) -> str:
+    text = _text(key, value)
+    if not text.startswith("/") or any(char in text for char in "?# "):
+        raise ValueError
+    return text
 
 
 _CONVERT: dict[Kind, Callable[[Key, object], object]] = {
@@ -222,6 +288,8 @@ _CONVERT: dict[Kind, Callable[[Key, object], object]] = {
     "choice": _choice,
     "brokers": _brokers,
     "properties": _properties,
+    "url": _url,
+    "path": _path,
 }
 
 

@@ -17,6 +17,7 @@ import msgspec
 from kqmp.config.checks import Problem, default_ordering, validate
 from kqmp.config.keys import KEY, KEYS, Key
 from kqmp.config.secret import MASK, Secret
+from kqmp.config.service import DevServer, Log, Prometheus, Table
 from kqmp.errors import ConfigError
 
 #: Text such as `1m30s`, a `timedelta`, or a number of seconds.
@@ -70,6 +71,12 @@ class KqConf(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: str = _default("instance_id")
     #: Raw librdkafka properties, none of which is refused; secret ones in clear.
     kafka: dict[str, str] = _default("kafka")
+    log: Log = _default("log")
+    #: Without effect.
+    mode: Literal["dev", "test", "rt", "pre", "pro"] = _default("mode")
+    metrics_url: str = _default("metrics_url")
+    prometheus: Prometheus | None = _default("prometheus")
+    dev_server: DevServer | None = _default("dev_server")
 
     if TYPE_CHECKING:
         # What may be given is more than what a field holds; msgspec has one annotation for both.
@@ -103,6 +110,11 @@ class KqConf(msgspec.Struct, frozen=True, kw_only=True):
             max_attempts: int = ...,
             instance_id: str = ...,
             kafka: Mapping[str, str | float] = ...,
+            log: Log | Mapping[str, object] = ...,
+            mode: Literal["dev", "test", "rt", "pre", "pro"] = ...,
+            metrics_url: str = ...,
+            prometheus: Prometheus | Mapping[str, object] | None = ...,
+            dev_server: DevServer | Mapping[str, object] | None = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -204,6 +216,8 @@ class KqConf(msgspec.Struct, frozen=True, kw_only=True):
         value = getattr(self, key.name)
         if isinstance(value, Secret):
             return value.reveal()
+        if isinstance(value, Table):
+            return msgspec.structs.asdict(value)
         return key.format(value) if key.kind == "duration" else value
 
 

@@ -6,128 +6,23 @@ from `KEYS`; nothing repeats it. Pure data, used in any process.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Literal
+from kqmp.config.key import Key, KeyTable, Kind
+from kqmp.config.service import Log
 
-from kqmp.config.units import DURATION_RULE, SIZE_RULE, format_duration_ms, format_size
-
-Kind = Literal[
-    "text",
-    "topic",
-    "identifier",
-    "secret",
-    "integer",
-    "processors",
-    "duration",
-    "size",
-    "flag",
-    "choice",
-    "brokers",
-    "properties",
-]
-
-_TYPES: dict[Kind, str] = {
-    "text": "text",
-    "topic": "text",
-    "identifier": "text",
-    "secret": "text",
-    "integer": "whole number",
-    "processors": "whole number or auto",
-    "duration": "duration",
-    "size": "size",
-    "flag": "true or false",
-    "choice": "one of",
-    "brokers": "list of host:port",
-    "properties": "map",
-}
-_UNITS: dict[Kind, str] = {"duration": "h, m, s, ms", "size": "bytes"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """One configuration key."""
-
-    #: kq's name, PascalCase: as it stands in files and after `--set`.
-    kq: str
-    kind: Kind
-    #: What it means, a phrase for the documentation.
-    meaning: str
-    #: The value where none is given: milliseconds for durations, bytes for sizes.
-    default: object = ""
-    #: The default as the documentation shows it, where it is no constant.
-    default_note: str = ""
-    #: Where numbers, durations (ms) and sizes (bytes) must lie, both ends included.
-    low: int = 0
-    high: int = 0
-    choices: tuple[str, ...] = ()
-    required: bool = False
-    #: What is allowed, where `kind` alone does not say it: a noun phrase that follows "use".
-    rule: str = ""
-
-    @property
-    def name(self) -> str:
-        """The name in Python: kq's, in snake_case."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", self.kq).lower()
-
-    @property
-    def type(self) -> str:
-        """The type, for the documentation."""
-        return f"{_TYPES[self.kind]} {', '.join(self.choices)}".rstrip()
-
-    @property
-    def unit(self) -> str:
-        """The units a value may be written in, for the documentation; empty where it has none."""
-        return _UNITS.get(self.kind, "")
-
-    @property
-    def default_text(self) -> str:
-        """The default as the documentation shows it."""
-        if self.required:
-            return "required"
-        if self.default_note:
-            return self.default_note
-        return self.format(self.default)
-
-    @property
-    def field_default(self) -> object:
-        """The default in the type `KqConf` holds: a `timedelta` for durations."""
-        if self.kind == "duration" and isinstance(self.default, int):
-            return timedelta(milliseconds=self.default)
-        return self.default
-
-    @property
-    def allowed(self) -> str:
-        """What may be given: a noun phrase that follows "use"."""
-        if self.kind == "choice":
-            return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
-        between = f"from {self.format(self.low)} to {self.format(self.high)}"
-        rules: dict[Kind, str] = {
-            "flag": "true or false",
-            "integer": f"a whole number {between}",
-            "processors": f"a whole number {between}, or auto (the usable cores)",
-            "duration": f"{DURATION_RULE}, {between}",
-            "size": f"{SIZE_RULE}, {between}",
-        }
-        return rules.get(self.kind) or self.rule or "text"
-
-    def format(self, value: object) -> str:
-        """Write a checked value (not a password) as it could stand in a file."""
-        if self.kind == "duration":
-            if isinstance(value, timedelta):
-                value = value // timedelta(milliseconds=1)
-            return format_duration_ms(value) if isinstance(value, int) else str(value)
-        if self.kind == "size":
-            return format_size(value) if isinstance(value, int) else str(value)
-        if self.kind == "flag":
-            return str(value).lower()
-        if isinstance(value, tuple | list):
-            return ",".join(map(str, value))
-        return str(value)
-
+__all__ = ["CONSUMER", "KEY", "KEYS", "KEY_BY_KQ", "SERVICE", "Key", "KeyTable", "Kind"]
 
 _HOUR_MS = 3_600_000
+
+
+def _port(default: int) -> Key:
+    return Key(
+        kq="Port", kind="integer", default=default, low=1, high=65535, meaning="where it listens"
+    )
+
+
+def _path(kq: str, default: str, meaning: str) -> Key:
+    return Key(kq=kq, kind="path", default=default, meaning=meaning)
+
 
 KEYS: tuple[Key, ...] = (
     Key(
@@ -309,9 +204,105 @@ KEYS: tuple[Key, ...] = (
         rule="a map of librdkafka properties to text, numbers or true/false",
         meaning="raw librdkafka consumer properties; they win over the keys above",
     ),
+    Key(
+        kq="Log",
+        kind="table",
+        default=Log(),
+        default_note="as below",
+        meaning="how all processes log, always to stderr; go-zero's other keys have no effect",
+        fields=(
+            Key(
+                kq="Level",
+                kind="choice",
+                choices=("debug", "info", "warning", "error", "severe"),
+                default=None,
+                default_note="info",
+                meaning="records below it are dropped; --log-level and log_level win",
+            ),
+            Key(
+                kq="Encoding",
+                kind="choice",
+                choices=("json", "plain"),
+                default=None,
+                default_note="plain",
+                meaning="json: one object a line (kq's default); --log-format wins",
+            ),
+            Key(
+                kq="Stat",
+                kind="flag",
+                default=True,
+                meaning="false: no stat line each minute",
+            ),
+        ),
+        ignored=(
+            "ServiceName",
+            "Mode",
+            "TimeFormat",
+            "Path",
+            "MaxContentLength",
+            "Compress",
+            "KeepDays",
+            "StackCooldownMillis",
+            "MaxBackups",
+            "MaxSize",
+            "Rotation",
+            "FileTimeFormat",
+            "FieldKeys",
+        ),
+    ),
+    Key(
+        kq="Mode",
+        kind="choice",
+        choices=("dev", "test", "rt", "pre", "pro"),
+        default="pro",
+        meaning="checked, without effect",
+    ),
+    Key(
+        kq="MetricsUrl",
+        kind="url",
+        meaning="where kq's JSON of each minute is posted",
+    ),
+    Key(
+        kq="Prometheus",
+        kind="table",
+        default=None,
+        default_note="off",
+        meaning="page of metrics on a port; needs the extra prometheus",
+        fields=(
+            Key(kq="Host", kind="text", meaning="where it listens; off while empty, as in kq"),
+            _port(9101),
+            _path("Path", "/metrics", "path of the page"),
+        ),
+    ),
+    Key(
+        kq="DevServer",
+        kind="table",
+        default=None,
+        default_note="off",
+        meaning="pages of health and metrics on a port (kq's health is always OK)",
+        fields=(
+            Key(kq="Enabled", kind="flag", default=True, meaning="false switches it off"),
+            Key(kq="Host", kind="text", meaning="where it listens; every address while empty"),
+            _port(6060),
+            _path("MetricsPath", "/metrics", "path of the metrics; needs the extra prometheus"),
+            _path("HealthPath", "/healthz", "200 while assigned and moving, else 503 and why"),
+            Key(kq="EnableMetrics", kind="flag", default=True, meaning="false: no metrics there"),
+            Key(
+                kq="HealthResponse",
+                kind="text",
+                default="OK",
+                meaning="what the page of health says while all is well",
+            ),
+        ),
+        ignored=("EnablePprof",),
+    ),
 )
 
+#: What ServiceConf brings, in lower case: keys that do not tell a consumer from other sections.
+SERVICE: frozenset[str] = frozenset({"log", "mode", "metricsurl", "prometheus", "devserver"})
+
+CONSUMER = KeyTable(KEYS)
 #: By the name in Python.
-KEY: dict[str, Key] = {key.name: key for key in KEYS}
+KEY: dict[str, Key] = CONSUMER.by_name
 #: By kq's name in lower case: file keys and `--set` are case-insensitive.
-KEY_BY_KQ: dict[str, Key] = {key.kq.lower(): key for key in KEYS}
+KEY_BY_KQ: dict[str, Key] = CONSUMER.by_kq

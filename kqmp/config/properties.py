@@ -11,8 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from kqmp.config.secret import MASK
+
+#: Which client of librdkafka properties are for.
+Client = Literal["consumer", "producer"]
 
 #: kqmp computes with these itself, so librdkafka does not see them first.
 _MILLISECONDS = frozenset({"max.poll.interval.ms", "session.timeout.ms"})
@@ -61,7 +65,32 @@ def _refuse(names: str, reason: str, harmless: frozenset[str] = frozenset()) -> 
     return dict.fromkeys(names.split(), _Refusal(reason, harmless))
 
 
-_REFUSED: dict[str, _Refusal] = {
+_SHARED: dict[str, _Refusal] = {
+    **_refuse("bootstrap.servers metadata.broker.list", "set Brokers"),
+    **_refuse("test.mock.num.brokers", "a mock cluster would take the place of Brokers"),
+    **_refuse(
+        "plugin.library.paths",
+        "it loads native code that may change what is consumed or produced",
+    ),
+    **_refuse(
+        "enable.ssl.certificate.verification",
+        "certificates are always verified; set CaFile for a private authority",
+        _TRUE,
+    ),
+    **_refuse(
+        "ssl.endpoint.identification.algorithm",
+        "the broker's host name is always verified",
+        frozenset({"https"}),
+    ),
+    **_refuse(
+        "enabled_events log.queue opaque logger default.topic.config default_topic_conf"
+        " on_commit on_delivery key.deserializer value.deserializer"
+        " key.serializer value.serializer",
+        "it belongs to a program that calls librdkafka itself",
+    ),
+}
+
+_CONSUMER: dict[str, _Refusal] = {
     **_refuse(
         "enable.auto.commit auto.commit.enable",
         "librdkafka would commit messages that no handler has finished",
@@ -83,8 +112,6 @@ _REFUSED: dict[str, _Refusal] = {
         "librdkafka would skip or repeat messages without a word; set Offset",
         frozenset({"error"}),
     ),
-    **_refuse("bootstrap.servers metadata.broker.list", "set Brokers"),
-    **_refuse("test.mock.num.brokers", "a mock cluster would take the place of Brokers"),
     **_refuse("group.id", "set Group"),
     **_refuse("group.instance.id", "each fetcher needs an id of its own; set InstanceId"),
     **_refuse(
@@ -115,31 +142,39 @@ _REFUSED: dict[str, _Refusal] = {
         "receive.message.max.bytes",
         "it is worked out from MaxBytes, so that a message larger than that still comes",
     ),
+}
+
+_PRODUCER: dict[str, _Refusal] = {
     **_refuse(
-        "plugin.library.paths",
-        "it loads native code into the fetchers that may change what is consumed",
+        "acks request.required.acks",
+        "a message would count as delivered before all replicas in sync have it, and could be lost",
+        frozenset({"all", "-1"}),
     ),
     **_refuse(
-        "enable.ssl.certificate.verification",
-        "certificates are always verified; set CaFile for a private authority",
+        "enable.idempotence",
+        "without it a retry may write a message twice or out of order",
         _TRUE,
     ),
     **_refuse(
-        "ssl.endpoint.identification.algorithm",
-        "the broker's host name is always verified",
-        frozenset({"https"}),
+        "delivery.report.only.error",
+        "kqmp must hear of every delivery",
+        _FALSE,
     ),
-    **_refuse(
-        "enabled_events log.queue opaque logger default.topic.config default_topic_conf"
-        " on_commit on_delivery key.deserializer value.deserializer",
-        "it belongs to a program that calls librdkafka itself",
-    ),
+    **_refuse("linger.ms queue.buffering.max.ms", "set FlushInterval"),
+    **_refuse("batch.size", "set ChunkSize"),
+    **_refuse("partitioner partitioner_cb", "set Balancer"),
+    **_refuse("transactional.id", "a pusher has no transactions"),
+}
+
+_REFUSED: dict[Client, dict[str, _Refusal]] = {
+    "consumer": {**_SHARED, **_CONSUMER},
+    "producer": {**_SHARED, **_PRODUCER},
 }
 
 
-def refusal(name: str, value: str) -> str | None:
+def refusal(name: str, value: str, client: Client = "consumer") -> str | None:
     """Why this property may not be set to this value; None if it may."""
-    refused = _REFUSED.get(name)
+    refused = _REFUSED[client].get(name)
     if refused is not None:
         return None if value.strip().lower() in refused.harmless else refused.reason
     if name.endswith("_cb"):
@@ -149,7 +184,9 @@ def refusal(name: str, value: str) -> str | None:
     return None
 
 
-def property_problems(properties: Mapping[object, object]) -> Iterator[tuple[str, str]]:
+def property_problems(
+    properties: Mapping[object, object], client: Client = "consumer"
+) -> Iterator[tuple[str, str]]:
     """What is wrong with a map of properties, as (property name, text) pairs."""
     for name, value in properties.items():
         if not isinstance(name, str) or not name.strip() or not is_utf8(name):
@@ -160,7 +197,7 @@ def property_problems(properties: Mapping[object, object]) -> Iterator[tuple[str
             yield name, "the number is too large"
         elif not is_utf8(text := property_text(value)):
             yield name, "the value cannot be written as UTF-8"
-        elif reason := refusal(name.strip(), text):
+        elif reason := refusal(name.strip(), text, client):
             yield name, f"{MASK if is_secret(name) else repr(text[:60])} is refused: {reason}"
 
 

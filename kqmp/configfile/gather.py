@@ -10,13 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from kqmp.config.checks import Problem, shown
-from kqmp.config.keys import KEY, KEY_BY_KQ, KEYS, Key, Kind
+from kqmp.config.keys import CONSUMER, SERVICE, Key, KeyTable, Kind
 from kqmp.configfile.expand import ExpansionError, expand
 from kqmp.configfile.names import misspelt, unknown
 from kqmp.configfile.sections import SERVICE_KEYS, Section
 from kqmp.configfile.tree import Entry, Item, Listing, Place, Scalar, Table, flattened, plain
 
-_TEXT_KINDS: set[Kind] = {"text", "topic", "identifier", "secret", "brokers"}
+_TEXT_KINDS: set[Kind] = {"text", "topic", "identifier", "secret", "brokers", "url", "path"}
 _SERVICE_KEYS = {name.lower() for name in SERVICE_KEYS}
 # After every line of a file, in the order given.
 _FLAG_PLACE = Place((2**31, 0), "--set ")
@@ -50,12 +50,16 @@ class Gathered:
 
     #: Where what is missing would have to stand.
     missing_place: Place
+    #: The keys that there are.
+    table: KeyTable = CONSUMER
     values: dict[str, object] = field(default_factory=dict)
     problems: list[Complaint] = field(default_factory=list)
     #: ServiceConf keys that were accepted.
     without_effect: list[str] = field(default_factory=list)
     _origins: dict[str, _Origin] = field(default_factory=dict)
     _property_places: dict[str, Place] = field(default_factory=dict)
+    #: Places of the keys of tables: (the table's name in Python, kq's name of the key).
+    _field_places: dict[tuple[str, str], Place] = field(default_factory=dict)
     #: Keys whose value was found wrong here: the checks have nothing to add.
     _spoilt: set[str] = field(default_factory=set)
 
@@ -67,30 +71,52 @@ class Gathered:
     def add_section(self, section: Section, env: Mapping[str, str]) -> None:
         """Take the values of a section of a file; at the top level foreign keys may stand too."""
         for entry in section.table.entries:
-            key = KEY_BY_KQ.get(entry.key.lower()) if isinstance(entry.key, str) else None
+            key = self.table.by_kq.get(entry.key.lower()) if isinstance(entry.key, str) else None
             if key is not None:
                 self._add_entry(key, entry, env)
             elif isinstance(entry.key, str) and entry.key.lower() in _SERVICE_KEYS:
                 self.without_effect.append(entry.key)
-            elif section.name or _is_misspelt(entry):
-                self.complain(entry.place, f"{shown_key(entry.key)}: {unknown(entry.key)}")
+            elif section.name or _is_misspelt(entry, self.table):
+                text = f"{shown_key(entry.key)}: {unknown(entry.key, self.table.keys)}"
+                self.complain(entry.place, text)
 
     def add_flags(self, values: Mapping[str, str]) -> None:
         """Take `--set Key=Value` pairs; names in kq's or Python's spelling, in any case."""
         for spelled, value in values.items():
             folded = spelled.strip().lower()
-            key = KEY_BY_KQ.get(folded) or KEY.get(folded)
+            if self._is_field_put(spelled, value):
+                continue
+            key = self.table.by_kq.get(folded) or self.table.by_name.get(folded)
             if key is None:
-                self.complain(_FLAG_PLACE, f"{spelled}: {unknown(spelled)}")
+                text = f"{spelled}: {unknown(spelled, self.table.keys)}"
+                self.complain(_FLAG_PLACE, text)
             elif key.kind == "properties":
                 self.complain(_FLAG_PLACE, f"{spelled}: give properties with -X name=value")
+            elif key.kind == "table":
+                field = f"{key.kq}.{key.fields[0].kq}"
+                self.complain(_FLAG_PLACE, f"{spelled}: a map; set one key of it, as {field}=...")
             else:
                 self._put(key, value, _Origin(_FLAG_PLACE, spelled))
+
+    def _is_field_put(self, spelled: str, value: str) -> bool:
+        """Take a flag that sets one key of a table, such as DevServer.Port; tell whether it is."""
+        name, _, field = spelled.strip().lower().partition(".")
+        key = self.table.by_kq.get(name) or self.table.by_name.get(name)
+        if key is None or key.kind != "table" or not field:
+            return False
+        given = self.values.get(key.name)
+        kq = next((f.kq for f in key.fields if field in (f.kq.lower(), f.name)), field)
+        self.values[key.name] = {**(given if isinstance(given, dict) else {}), kq: value}
+        self._origins.setdefault(key.name, _Origin(_FLAG_PLACE, key.kq))
+        self._field_places[key.name, kq] = _FLAG_PLACE
+        self._forgive({f"{key.name}.{kq}"})
+        return True
 
     def add_shortcuts(self, values: Mapping[str, str]) -> None:
         """Take flags of their own, such as `--group`, by the keys' names in Python."""
         for name, value in values.items():
-            self._put(KEY[name], value, _Origin(_SHORTCUT_PLACE, name.replace("_", "-")))
+            key = self.table.by_name[name]
+            self._put(key, value, _Origin(_SHORTCUT_PLACE, name.replace("_", "-")))
 
     def add_properties(self, values: Mapping[str, str]) -> None:
         """Take `-X name=value` pairs, which win over the section's `Kafka`."""
@@ -109,12 +135,15 @@ class Gathered:
         """
         if not self._spoilt.isdisjoint(problem.keys):
             return
-        name = f"{self.spell(KEY[problem.keys[0]])}: "
+        first = self.table.by_name[problem.keys[0]]
+        name = f"{self.spell(first)}: "
         places = [self._origins[key].place for key in problem.keys if key in self._origins]
         place = (*places, self.missing_place)[0]
         if place is FLAGS_ALONE:
-            name = f"{KEY[problem.keys[0]].name}: "
-        if problem.item in self._property_places:
+            name = f"{first.name}: "
+        if (first.name, problem.item) in self._field_places:
+            place = self._field_places[first.name, problem.item]
+        elif problem.item in self._property_places:
             place = self._property_places[problem.item]
             name = "" if place is _PROPERTY_PLACE else name
         item = f"{problem.item}: " if problem.item else ""
@@ -148,6 +177,8 @@ class Gathered:
             self.complain(place, f"{spelled}: {complaint}", key.name)
         elif isinstance(entry.item, Table) and key.kind == "properties":
             self.values[key.name] = self._properties(entry, entry.item, env)
+        elif isinstance(entry.item, Table) and key.kind == "table":
+            self.values[key.name] = self._fields(key, entry, entry.item, env)
         elif not _is_empty(entry.item):
             try:
                 self.values[key.name] = plain(entry.item, lambda text: expand(text, env))
@@ -173,6 +204,35 @@ class Gathered:
                 self.complain(place, f"{kafka.key}: {name}: {error}", name)
         return found
 
+    def _fields(
+        self, key: Key, above: Entry, table: Table, env: Mapping[str, str]
+    ) -> dict[str, object]:
+        """The keys of a table; the place of each is kept. What is wrong here is left out."""
+        known = {spelled.kq.lower(): spelled for spelled in key.fields}
+        ignored = {name.lower() for name in key.ignored}
+        found: dict[str, object] = {}
+        for entry in table.entries:
+            name = entry.key.lower() if isinstance(entry.key, str) else ""
+            place = _value_place(entry) if entry.place.order[1] else above.place
+            named = f"{above.key}: {shown_key(entry.key)}"
+            if name in ignored:
+                self.without_effect.append(f"{above.key}.{entry.key}")
+            elif name not in known:
+                key_place = entry.place if entry.place.order[1] else above.place
+                self.complain(key_place, f"{named}: {unknown(entry.key, key.fields)}")
+            elif known[name].kq in found:
+                self.complain(place, f"{named}: given twice, in different case")
+            elif complaint := _misread(known[name], entry.item):
+                self.complain(place, f"{named}: {complaint}", f"{key.name}.{known[name].kq}")
+            else:
+                self._field_places[key.name, known[name].kq] = place
+                try:
+                    value = plain(entry.item, lambda text: expand(text, env))
+                    found[known[name].kq] = value
+                except ExpansionError as error:
+                    self.complain(place, f"{named}: {error}", f"{key.name}.{known[name].kq}")
+        return found
+
 
 def shown_key(key: object) -> str:
     """A key of a file, for an error."""
@@ -195,13 +255,15 @@ def _as_written(item: Item, env: Mapping[str, str]) -> object:
     return plain(item, lambda text: expand(text, env))
 
 
-def _is_misspelt(entry: Entry) -> bool:
+def _is_misspelt(entry: Entry, table: KeyTable) -> bool:
     """Whether a key beside ours at the top level is one of ours with a letter or two wrong."""
     if not isinstance(entry.key, str):
         return False
     # A map of somebody else's is no misspelling of a key that holds one value.
     is_map = isinstance(entry.item, Table)
-    keys = [key for key in KEYS if not is_map or key.kind == "properties"]
+    keys = [key for key in table.keys if not is_map or key.kind == "properties"]
+    # Short common words, of which a foreign key may well be near: they mean nothing there.
+    keys = [key for key in keys if key.kq.lower() not in SERVICE]
     return misspelt(entry.key, keys) is not None
 
 

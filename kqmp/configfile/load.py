@@ -102,7 +102,7 @@ def load_section(
     conf = checked(gathered)
     notes = []
     if gathered.without_effect:
-        notes.append(f"accepted, no effect yet: {', '.join(gathered.without_effect)}")
+        notes.append(f"accepted, no effect: {', '.join(gathered.without_effect)}")
     return Loaded(conf, found.name, _expanded(document, env, file, notes), notes)
 
 

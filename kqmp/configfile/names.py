@@ -36,18 +36,19 @@ def misspelt(name: str, keys: Iterable[Key] = KEYS) -> Key | None:
     return key if distance <= NEAR else None
 
 
-def unknown(name: object) -> str:
-    """The text of an error for a key that is none of ours, to stand after its name."""
+def unknown(name: object, keys: Iterable[Key] = KEYS) -> str:
+    """The text of an error for a key that is none of `keys`, to stand after its name."""
     text = name if isinstance(name, str) else ""
-    key = misspelt(text)
-    guess = key.kq if key else next(iter(_alike(text)), None)
+    keys = tuple(keys)
+    key = misspelt(text, keys)
+    guess = key.kq if key else next(iter(_alike(text, keys)), None)
     if guess:
         return f"unknown key; did you mean {guess}?"
-    return f"unknown key; use one of {', '.join(key.kq for key in KEYS)}"
+    return f"unknown key; use one of {', '.join(key.kq for key in keys)}"
 
 
-def _alike(text: str) -> list[str]:
-    by_kq = {key.kq.lower(): key.kq for key in KEYS}
+def _alike(text: str, keys: Iterable[Key]) -> list[str]:
+    by_kq = {key.kq.lower(): key.kq for key in keys}
     # Snake case is how Python spells these keys; underscores alone are no reason to find nothing.
     folded = text[:40].lower().replace("_", "")
     return [by_kq[name] for name in difflib.get_close_matches(folded, by_kq, n=1, cutoff=0.7)]

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kqmp.config.keys import KEY_BY_KQ
+from kqmp.config.keys import KEY_BY_KQ, SERVICE
 from kqmp.configfile.tree import Entry, Place, Table
 from kqmp.errors import ConfigError
 
 #: The section name that means the top level itself.
 TOP_LEVEL = "."
 
-#: What go-zero's ServiceConf, which kq embeds, brings into a section: legal, without effect yet.
-SERVICE_KEYS = ("Log", "Mode", "MetricsUrl", "Prometheus", "Telemetry", "DevServer")
+#: What go-zero's ServiceConf, which kq embeds, may have besides our keys: legal, without effect.
+SERVICE_KEYS = ("Telemetry", "Shutdown", "Profiling")
 
 _IDENTIFYING = {"brokers", "group", "topic"}
 # kq's pusher has these too, so they do not tell a consumer.
@@ -70,7 +70,7 @@ def find_consumers(document: Table) -> list[Section]:
 
     A Group alone makes no consumer: it may be somebody else's.
     """
-    found = [section for section in _sections(document) if _has_group(section.table)]
+    found = [section for section in sections(document) if _has_group(section.table)]
     return [Section("", document, document.place), *found] if _has_group(document) else found
 
 
@@ -129,4 +129,4 @@ def _may_be_consumer(table: Table) -> bool:
 
 def _known_names(table: Table) -> set[str]:
     names = {entry.key.lower() for entry in table.entries if isinstance(entry.key, str)}
-    return names & KEY_BY_KQ.keys()
+    return names & KEY_BY_KQ.keys() - SERVICE

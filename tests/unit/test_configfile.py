@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kqmp.config import DevServer, Log, Prometheus
 from kqmp.configfile import SERVICE_KEYS, Loaded, load, load_from_flags
 from kqmp.configfile.names import edit_distance
 from kqmp.errors import ConfigError
@@ -269,10 +270,85 @@ def test_what_is_missing_is_placed_at_the_section(write: Write) -> None:
 
 def test_go_zeros_service_keys_are_accepted_with_one_line(write: Write) -> None:
     keys = "".join(f"  {name}: {{Host: 1}}\n" for name in SERVICE_KEYS)
-    loaded = load(write(GOOD + keys.replace("Log", "log")))
+    keys = keys.replace("Telemetry", "telemetry") + "  Log: {KeepDays: 3, mode: file}\n"
+    keys += "  Mode: dev\n  DevServer: {EnablePprof: true}\n"
+    loaded = load(write(GOOD + keys))
     assert loaded.notes == [
-        "accepted, no effect yet: log, Mode, MetricsUrl, Prometheus, Telemetry, DevServer"
+        "accepted, no effect: telemetry, Shutdown, Profiling, Log.KeepDays, Log.mode,"
+        " DevServer.EnablePprof"
     ]
+
+
+def test_service_keys_take_effect(write: Write) -> None:
+    text = GOOD + "  log: {level: ERROR, Encoding: json, Stat: no}\n  DevServer: {}\n"
+    text += "  MetricsUrl: https://x/y\n"
+    text += "  Prometheus: {Host: 127.0.0.1, port: '${PORT}', Path: /m}\n"
+    made = load(write(text), env={"PORT": "9102"}).conf
+    assert made.log == Log(level="error", encoding="json", stat=False)
+    assert made.prometheus == Prometheus(host="127.0.0.1", port=9102, path="/m")
+    assert made.dev_server == DevServer()
+    assert made.metrics_url == "https://x/y"
+    assert (DevServer().port, DevServer().health_path, Prometheus().port) == (
+        6060,
+        "/healthz",
+        9101,
+    )
+
+
+def test_what_is_wrong_in_a_table_has_its_place(write: Write) -> None:
+    text = """  Log:
+    Level: loud
+    Encodng: json
+  Mode: prod
+  Prometheus:
+    Host: 1
+    Port: 70000
+    Path: ${NOWHERE}
+  DevServer: 6060
+  MetricsUrl: ftp://x
+"""
+    assert errors(write(GOOD + text)) == [
+        "mq.yaml:6:12: Log: Level: 'loud' is not allowed;"
+        " use debug, info, warning, error or severe",
+        "mq.yaml:7:5: Log: Encodng: unknown key; did you mean Encoding?",
+        "mq.yaml:8:9: Mode: 'prod' is not allowed; use dev, test, rt, pre or pro",
+        "mq.yaml:10:11: Prometheus: Host: 1 is read as a number or date, not as text;"
+        ' write it in quotes: "1"',
+        "mq.yaml:11:11: Prometheus: Port: 70000 is not allowed; use a whole number from 1 to 65535",
+        "mq.yaml:12:11: Prometheus: Path: the environment variable NOWHERE is not set; set it or"
+        " write ${NOWHERE:-default}",
+        "mq.yaml:13:14: DevServer: 6060 is not allowed; use a map of Enabled, Host, Port,"
+        " MetricsPath, HealthPath, EnableMetrics, HealthResponse",
+        "mq.yaml:14:15: MetricsUrl: 'ftp://x' is not allowed; use a URL that begins with http:// or"
+        " https://, without a user in it",
+    ]
+    found = errors(write("[C.DevServer]\nPort = 0\nX = 1\n", "mq.toml"), "C")
+    assert (
+        "mq.toml: C.DevServer: Port: 0 is not allowed; use a whole number from 1 to 65535" in found
+    )
+    assert "mq.toml: C.DevServer: X: unknown key; use one of Enabled, Host" in "\n".join(found)
+
+
+def test_flags_set_keys_of_tables(write: Write) -> None:
+    file = write(GOOD + "  DevServer: {Port: x, Host: h}\n")
+    made = load(file, overrides={"devserver.port": "1", "Log.Level": "debug"}).conf
+    assert made.dev_server == DevServer(port=1, host="h")
+    assert made.log == Log(level="debug")
+    for flag, text in (
+        ("DevServer.Port", "--set DevServer: Port: 'x' is not allowed"),
+        ("DevServer.Prt", "--set DevServer: prt: unknown key"),
+        ("DevServer", "--set DevServer: a map; set one key of it, as DevServer.Enabled=..."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(write(GOOD), overrides={flag: "x"})
+        assert caught.value.problems[0].startswith(text)
+
+
+def test_service_keys_make_no_consumer(write: Write) -> None:
+    pusher = "P:\n  Brokers: [a:1]\n  Topic: t\n  Log: {Level: debug}\n  Mode: dev\n"
+    assert load(write(GOOD + pusher)).section == "C"
+    # At the top level foreign keys near to short ones of ours mean nothing.
+    load(write("Brokers: [a:1]\nGroup: g\nTopic: t\nModes: 1\nLogs: 2\nModel: x\n"))
 
 
 def test_unknown_keys_in_a_section(write: Write) -> None:
@@ -286,9 +362,9 @@ def test_unknown_keys_in_a_section(write: Write) -> None:
 
 def test_the_top_level_lets_foreign_keys_be_but_not_misspelt_ones(write: Write) -> None:
     top = "Brokers: [a:1]\nGroup: g\nTopic: t\n"
-    text = top + "Host: 0.0.0.0\nPort: 1\nLog: {}\nRedis: {Host: x}\nConn: {a: 1}\n1: 2\n"
+    text = top + "Host: 0.0.0.0\nPort: 1\nTelemetry: {}\nRedis: {Host: x}\nConn: {a: 1}\n1: 2\n"
     loaded = load(write(text))
-    assert loaded.notes == ["accepted, no effect yet: Log"]
+    assert loaded.notes == ["accepted, no effect: Telemetry"]
     found = errors(write(top + "Conn: 2\nOfset: first\nProzesors: 1\nkafkas: {a: 1}\n"))
     assert found == [
         "mq.yaml:4:1: Conn: unknown key; did you mean Conns?",
