@@ -32,6 +32,7 @@ class ExitCode(IntEnum):
     BROKER = 5, "no broker answered, or the topic is missing, before the first assignment"
     GAVE_UP = 6, "gave up: processes died again and again, damaged memory, InstanceId in use twice"
     DRAIN_DEADLINE = 7, "DrainTimeout passed; what was unfinished will be repeated"
+    UNDELIVERED = 8, "kqmp push: some messages were not delivered"
     INTERRUPTED = 130, "stopped at once by a second interrupt"
 
 
@@ -114,3 +115,46 @@ class EngineEnded(KqmpError):
     def __str__(self) -> str:
         """Say why."""
         return str(self.args[0])
+
+
+class PushError(KqmpError):
+    """A message cannot be pushed, or messages were lost: the base of all that a pusher raises."""
+
+    exit_code = ExitCode.UNDELIVERED
+
+
+class DeliveryError(PushError):
+    """The brokers did not take a message, whatever was tried.
+
+    `code` is Kafka's name of the reason, such as `_MSG_TIMED_OUT` or `TOPIC_AUTHORIZATION_FAILED`.
+    """
+
+    def __init__(self, text: str, code: str = "") -> None:
+        """Say what was not delivered and why."""
+        super().__init__(text, code)
+        self.code = code
+
+    def __str__(self) -> str:
+        """Say what was not delivered and why."""
+        return str(self.args[0])
+
+
+class MessageTooLarge(PushError):
+    """One message is larger than the topic takes; the others are not concerned.
+
+    `size` and `limit` are in bytes.
+    """
+
+    def __init__(self, text: str, size: int = 0, limit: int = 0) -> None:
+        """Say how large it is, and what the limit is."""
+        super().__init__(text, size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        """Say how large it is, and what the limit is."""
+        return str(self.args[0])
+
+
+class QueueFull(PushError):
+    """There was no room for a message for as long as `max_block`: the brokers do not keep up."""

@@ -1,4 +1,4 @@
-"""Read a consumer's configuration from YAML, JSON or TOML and from flags.
+"""Read the configuration of a consumer or a pusher from YAML, JSON or TOML and from flags.
 
 Every problem is found at once and says where it is: `file:line:column`, or for TOML, which keeps no
 lines, the key's path. No password ever stands in an error or a note.
@@ -6,6 +6,7 @@ lines, the key's path. No password ever stands in an error or a note.
 
 from kqmp.configfile.endpoint import Endpoint, load_endpoint
 from kqmp.configfile.load import Flags, Loaded, load, load_from_flags
+from kqmp.configfile.pusher import LoadedPusher, load_pusher, load_pusher_from_flags
 from kqmp.configfile.sections import SERVICE_KEYS, TOP_LEVEL
 from kqmp.configfile.several import load_all
 
@@ -15,8 +16,11 @@ __all__ = [
     "Endpoint",
     "Flags",
     "Loaded",
+    "LoadedPusher",
     "load",
     "load_all",
     "load_endpoint",
     "load_from_flags",
+    "load_pusher",
+    "load_pusher_from_flags",
 ]

@@ -6,13 +6,13 @@ Reads the file, the files it names with `${file:...}` and the environment, nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kqmp.config import KqConf
-from kqmp.config.checks import validate
+from kqmp.config.checks import Problem, validate
 from kqmp.configfile.expand import ExpansionError, expand
 from kqmp.configfile.gather import FLAGS_ALONE, Gathered
 from kqmp.configfile.sections import Section, find_section
@@ -136,14 +136,23 @@ def checked(gathered: Gathered) -> KqConf:
         ConfigError: with all problems at once, in the order of the file, then of the flags.
     """
     values, problems = validate(gathered.values, gathered.spell)
+    raise_problems(gathered, problems)
+    fields: dict[str, Any] = values
+    return KqConf(**fields)
+
+
+def raise_problems(gathered: Gathered, problems: Iterable[Problem]) -> None:
+    """Raise what is wrong with what was gathered, if anything is.
+
+    Raises:
+        ConfigError: with all problems at once, in the order of the file, then of the flags.
+    """
     for problem in problems:
         gathered.add_problem(problem)
     if gathered.problems:
         # Sorted by place only: what stands at the same place stays in the order it was found.
         found = sorted(gathered.problems, key=lambda problem: problem.order)
         raise ConfigError(*dict.fromkeys(problem.line for problem in found))
-    fields: dict[str, Any] = values
-    return KqConf(**fields)
 
 
 def read_document(file: str) -> Table:

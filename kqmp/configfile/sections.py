@@ -49,10 +49,10 @@ def find_section(document: Table, wanted: str | None, file: str) -> Section:
     if wanted == TOP_LEVEL:
         return top
     if wanted is not None:
-        return _named(document, wanted, file)
-    found = [section for section in _sections(document) if _is_consumer(section.table)]
+        return named(document, wanted, file)
+    found = [section for section in sections(document) if _is_consumer(section.table)]
     if not found and not _is_consumer(document):
-        found = [section for section in _sections(document) if _may_be_consumer(section.table)]
+        found = [section for section in sections(document) if _may_be_consumer(section.table)]
     if not found:
         return top
     names = [section.name for section in found]
@@ -78,7 +78,7 @@ def without_group(document: Table) -> list[str]:
     """Return the names of sections that look like a consumer, but for the Group they lack."""
     return [
         section.name
-        for section in _sections(document)
+        for section in sections(document)
         if _is_consumer(section.table) and not _has_group(section.table)
     ]
 
@@ -88,14 +88,19 @@ def _has_group(table: Table) -> bool:
     return "group" in names and bool(names & {"brokers", "topic"})
 
 
-def _named(document: Table, wanted: str, file: str) -> Section:
+def named(document: Table, wanted: str, file: str) -> Section:
+    """Return the section of that name, in any case.
+
+    Raises:
+        ConfigError: there is none, or it is no map.
+    """
     entries = [entry for entry in document.entries if isinstance(entry.key, str)]
     same = [entry for entry in entries if entry.key == wanted]
     same = same or [entry for entry in entries if str(entry.key).lower() == wanted.lower()]
     if len(same) > 1:
         raise ConfigError(f"{file}: section {wanted!r} is there twice, in different case")
     if not same:
-        names = ", ".join(section.name for section in _sections(document)) or "no sections"
+        names = ", ".join(section.name for section in sections(document)) or "no sections"
         raise ConfigError(f"{file}: there is no section {wanted!r}; the file has {names}")
     entry = same[0]
     if not isinstance(entry.item, Table):
@@ -103,7 +108,8 @@ def _named(document: Table, wanted: str, file: str) -> Section:
     return _section(entry, entry.item)
 
 
-def _sections(document: Table) -> list[Section]:
+def sections(document: Table) -> list[Section]:
+    """Return all sections of a file, in its order."""
     return [
         _section(entry, entry.item)
         for entry in document.entries

@@ -29,6 +29,14 @@ class Access(Protocol):
     """What the sections of consumers and pushers say of the way to the brokers."""
 
     @property
+    def name(self) -> str:
+        """Name of the section; empty for that of the topic."""
+
+    @property
+    def topic(self) -> str:
+        """The one topic."""
+
+    @property
     def brokers(self) -> tuple[str, ...]:
         """Addresses, host:port."""
 
@@ -123,7 +131,7 @@ def security_properties(conf: Access) -> dict[str, object]:
     return properties
 
 
-def client_properties(conf: KqConf) -> dict[str, object]:
+def client_properties(conf: Access) -> dict[str, object]:
     """Return what every client of this configuration needs to reach the brokers."""
     return {
         "bootstrap.servers": ",".join(conf.brokers),

@@ -12,7 +12,7 @@ import confluent_kafka as ck
 
 from kqmp.config import KqConf
 from kqmp.errors import ExitCode
-from kqmp.kafka.client import key_to_mend, refusal
+from kqmp.kafka.client import Access, key_to_mend, refusal
 from kqmp.kafka.member import REFUSALS, Bounds
 
 #: The one strategy kqmp joins with.
@@ -56,14 +56,14 @@ class GroupState:
     instance_ids: frozenset[str] = frozenset()
 
 
-def property_finding(conf: KqConf, error: ck.KafkaError) -> Finding:
+def property_finding(conf: Access, error: ck.KafkaError) -> Finding:
     """Say which property librdkafka refuses, and which key it comes from."""
     mend = key_to_mend(conf, error.str())
     text = f"librdkafka refuses the configuration: {error.str()}; mend {mend}"
     return Finding("error", "kafka", text, ExitCode.CONFIG)
 
 
-def connection_finding(conf: KqConf, errors: Collection[ck.KafkaError]) -> Finding:
+def connection_finding(conf: Access, errors: Collection[ck.KafkaError]) -> Finding:
     """Say why no broker could be asked; `errors` holds at least one, oldest first."""
     names = ", ".join(conf.brokers)
     refused = [error for error in errors if error.code() in REFUSALS]

@@ -27,6 +27,7 @@ def test_exit_codes_are_the_published_ones() -> None:
         "BROKER": 5,
         "GAVE_UP": 6,
         "DRAIN_DEADLINE": 7,
+        "UNDELIVERED": 8,
         "INTERRUPTED": 130,
     }
 
