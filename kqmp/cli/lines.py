@@ -47,6 +47,7 @@ def shown_headers(headers: Headers, separator: str = ",") -> str:
     return separator.join(f"{shown(name.encode())}={shown(value)}" for name, value in headers)
 
 
+@functools.lru_cache(maxsize=4096)
 def shown_time(timestamp: tuple[int, int]) -> str:
     """Write a timestamp in UTC, with milliseconds."""
     kind, time_ms = timestamp
@@ -56,7 +57,6 @@ def shown_time(timestamp: tuple[int, int]) -> str:
     return f"{_second(seconds)}.{rest_ms:03}Z"
 
 
-@functools.lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -68,7 +68,7 @@ def columns(batch: Batch) -> bytes:
     """Write lines of partition, offset, time, key, value and headers, with tabs in between."""
     lines = [
         f"{partition}\t{offset}\t{shown_time(timestamp)}\t{shown(key)}\t{shown(value)}"
-        f"\t{shown_headers(headers)}\n"
+        f"\t{shown_headers(headers) if headers else NOTHING}\n"
         for partition, offset, timestamp, key, value, headers in zip(*batch, strict=True)
     ]
     return "".join(lines).encode()

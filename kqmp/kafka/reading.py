@@ -35,6 +35,7 @@ _VALUE: Final = cast("_Get[bytes | None]", ck.Message.value)
 _KEY: Final = cast("_Get[bytes | None]", ck.Message.key)
 _OFFSET: Final = cast("_Get[int]", ck.Message.offset)
 _PARTITION: Final = cast("_Get[int]", ck.Message.partition)
+_ERROR: Final = cast("_Get[ck.KafkaError | None]", ck.Message.error)
 _HEADERS: Final = cast("_Get[Headers]", ck.Message.headers)
 _TIMESTAMP: Final = cast("_Get[tuple[int, int]]", ck.Message.timestamp)
 _EOF: Final = ck.KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own codes are named so
@@ -157,7 +158,7 @@ class Reader:
             if first is None:
                 return None
             messages = [first]
-        if any(map(_has_error, messages)):
+        if any(map(_ERROR, messages)):
             for message in filter(_has_error, messages):
                 self._take_event(message)
             messages = [message for message in messages if not _has_error(message)]
