@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import click
@@ -11,6 +12,7 @@ import psutil
 from kqmp.cli import options as flags
 from kqmp.config import KqConf, usable_cores
 from kqmp.config.memory import bounds
+from kqmp.configfile import Consumer, Loaded
 from kqmp.errors import ConfigError, ExitCode, KqmpError
 from kqmp.handler import parse_target
 from kqmp.kafka.check import look
@@ -23,12 +25,15 @@ Reads the file, imports the handler in a process of its own, asks the brokers fo
 partitions and the group, and compares what they say with the configuration. Joins no group and
 commits nothing.
 
+Of a FILE with several consumers all are looked at, one after another.
+
 Each line is `ok`, `note` (it works, but may surprise) or `error`, and says what to do. All that can
 be looked at is, whatever else is wrong.
 """
 _EPILOG = """\b
 Examples:
   kqmp check mqs:consume -f etc/mq.yaml
+  kqmp check -f etc/all.yaml
   kqmp check mqs:consume --brokers localhost:9092 --group thumbs --topic images
 
 \b
@@ -51,10 +56,13 @@ _Findings = Generator[Finding, None, KqConf | None]
 @flags.consumer_options
 def check(target: str | None, **options: Any) -> None:
     """Print what is found; the text for users is `_HELP`."""
-    found = []
-    for finding in findings(target, flags.take(options)):
-        show(finding)
-        found.append(finding)
+    found: list[Finding] = []
+    for told in findings(target, flags.take(options)):
+        if isinstance(told, Finding):
+            show(told)
+            found.append(told)
+        else:
+            click.echo(told)
     click.echo(summary(found))
     sys.exit(int(exit_code(found)))
 
@@ -85,29 +93,70 @@ def exit_code(found: Iterable[Finding]) -> ExitCode:
     return min(codes, default=ExitCode.CLEAN)
 
 
-def findings(target: str | None, given: flags.Given) -> Iterator[Finding]:
-    """Yield what is found, in the order of looking."""
-    conf: KqConf | None = None
+def findings(target: str | None, given: flags.Given) -> Iterator[Finding | str]:
+    """Yield what is found, in the order of looking; of several consumers after a heading each."""
+    several: list[Consumer] = []
+    loaded: Loaded | None = None
     problems: tuple[str, ...] = ()
     try:
-        loaded = flags.read(given)
+        several = flags.read_each(given) if target is None else []
+        loaded = None if several else flags.read(given)
     except ConfigError as error:
         problems = error.problems
+    if not several:
+        conf = yield from _look_at_conf(target, given, loaded, problems)
+        yield from _look_at_machine([] if conf is None else [conf])
+        yield from _look_at_brokers(conf)
+        return
+    confs = []
+    for consumer in several:
+        yield f"{consumer.name}:"
+        conf = yield from _look_at_conf(None, given, consumer.loaded, consumer.problems)
+        yield from _look_at_brokers(conf)
+        confs += [] if conf is None else [conf]
+        yield ""
+    yield "together:"
+    yield from _look_at_machine(confs)
+
+
+def _look_at_machine(confs: Sequence[KqConf]) -> Iterator[Finding]:
+    if confs:
+        yield cores_finding(confs, *usable_cores())
+        yield memory_finding(confs, psutil.virtual_memory().available)
+
+
+def _look_at_brokers(conf: KqConf | None) -> Iterator[Finding]:
+    if conf is None:
+        text = "not looked at, since the configuration does not say what to look at: mend it first"
+        yield Finding("note", "brokers", text)
     else:
+        yield from look(conf)
+
+
+def _look_at_conf(
+    target: str | None, given: flags.Given, loaded: Loaded | None, problems: tuple[str, ...]
+) -> _Findings:
+    """Look at the configuration and the handler of one consumer.
+
+    Args:
+        target: TARGET.
+        given: the flags.
+        loaded: what file and flags say; None if that cannot be read.
+        problems: what is wrong with them.
+
+    Returns:
+        The configuration, None if there is none.
+    """
+    conf: KqConf | None = None
+    if loaded is not None:
         conf = loaded.conf
         yield Finding("ok", "config", f"{given.file or 'the flags'}: {', '.join(conf.describe())}")
         yield from (Finding("note", "config", note) for note in loaded.notes)
     if problems and (given.file is not None or target is None):
         yield from _config_errors(problems)
-        problems = ()
-    conf = yield from _look_at_handler(target, given, conf, problems)
-    if conf is None:
-        text = "not looked at, since the configuration does not say what to look at: mend it first"
-        yield Finding("note", "brokers", text)
-        return
-    yield cores_finding(conf, *usable_cores())
-    yield memory_finding(conf, psutil.virtual_memory().available)
-    yield from look(conf)
+        if loaded is None or loaded.conf.handler:
+            problems = ()
+    return (yield from _look_at_handler(target, given, conf, problems))
 
 
 def _config_errors(problems: Iterable[str]) -> Iterator[Finding]:
@@ -123,14 +172,15 @@ def _look_at_handler(
         target: TARGET.
         given: the flags, for a TARGET that turns out to be a `Queue`.
         conf: what file and flags say; None if there is none.
-        missing: what they lack if TARGET is no `Queue`; empty if that was told already.
+        missing: what they lack if TARGET is no `Queue`, or that they name no handler; empty if
+            the former was told already.
 
     Returns:
         The configuration: `conf`, or that of the `Queue`.
     """
     name = target or ("" if conf is None else conf.handler)
     if not name:
-        if conf is not None:
+        if conf is not None and not missing:
             text = "none: name it as TARGET, such as mqs:consume, or as Handler in the file"
             yield Finding("error", "handler", text, ExitCode.CONFIG)
         return conf
@@ -164,30 +214,40 @@ def _without_word(text: str) -> str:
     return text.removeprefix("handler ")
 
 
-def cores_finding(conf: KqConf, cores: int, why: str) -> Finding:
+def cores_finding(confs: Sequence[KqConf], cores: int, why: str) -> Finding:
     """Compare the processors with the usable cores.
 
     Args:
-        conf: the configuration.
+        confs: of the engine, or of several under one parent.
         cores: usable cores, and `why` they are so many, from `usable_cores`.
         why: "2 (affinity)".
     """
-    wanted = conf.conns * conf.processors
-    per = f"Conns {conf.conns} x " if conf.conns > 1 else ""
-    text = f"{per}Processors {conf.processors}, usable cores {why}"
-    if wanted > cores:
+    wanted = sum(conf.conns * conf.processors for conf in confs)
+    each = " + ".join(
+        (f"Conns {conf.conns} x " if conf.conns > 1 else "") + f"Processors {conf.processors}"
+        for conf in confs
+    )
+    text = f"{each}, usable cores {why}"
+    if len(confs) > 1:
+        text += ", which the sections share"
+    elif wanted > cores:
         text += ": more help only handlers that wait; for ones that compute set Processors: auto"
-        return Finding("note", "cores", text)
-    if wanted < cores:
+    elif wanted < cores:
         text += ": the other cores stay idle; Processors: auto uses them all"
-        return Finding("note", "cores", text)
-    return Finding("ok", "cores", text)
+    return Finding("ok" if len(confs) > 1 or wanted == cores else "note", "cores", text)
 
 
-def memory_finding(conf: KqConf, available_bytes: int) -> Finding:
-    """Add up what an engine takes and compare it with what this machine has free."""
-    parts = dict(bounds(conf))
-    count = 1 + conf.conns * (1 + conf.processors)
+def memory_finding(confs: Sequence[KqConf], available_bytes: int) -> Finding:
+    """Add up what engines take and compare it with what this machine has free.
+
+    Args:
+        confs: of the engine, or of several under one parent.
+        available_bytes: what is free.
+    """
+    parts: Counter[str] = Counter()
+    for conf in confs:
+        parts.update(bounds(conf))
+    count = sum(1 + conf.conns * (1 + conf.processors) for conf in confs) + (len(confs) > 1)
     parts[f"{count} processes"] = count * _PROCESS_BYTES
     whole = sum(parts.values())
     told = " + ".join(f"{name} {_mib(size)}" for name, size in parts.items())

@@ -6,7 +6,16 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from kqmp.config.keys import KEY, KEY_BY_KQ
-from kqmp.configfile import TOP_LEVEL, Flags, Loaded, load, load_all, load_from_flags
+from kqmp.configfile import (
+    TOP_LEVEL,
+    Consumer,
+    Flags,
+    Loaded,
+    load,
+    load_all,
+    load_each,
+    load_from_flags,
+)
 from kqmp.configfile.names import unknown
 from kqmp.errors import ConfigError
 
@@ -89,8 +98,22 @@ def read_all(given: Given) -> list[Loaded]:
     """
     if given.file is None or given.section is not None:
         return [read(given)]
-    overrides, kafka = pairs(given.sets, "--set"), pairs(given.properties, "-X")
-    return load_all(given.file, Flags(overrides, kafka, given.shortcuts))
+    return load_all(given.file, _flags(given))
+
+
+def read_each(given: Given) -> list[Consumer]:
+    """Read each of several consumers of the file; empty if there is one, or --section names one.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if given.file is None or given.section is not None:
+        return []
+    return load_each(given.file, _flags(given))
+
+
+def _flags(given: Given) -> Flags:
+    return Flags(pairs(given.sets, "--set"), pairs(given.properties, "-X"), given.shortcuts)
 
 
 def read(given: Given) -> Loaded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from kqmp.configfile.load import Flags, Loaded, load_section, read_document
 from kqmp.configfile.sections import (
@@ -13,6 +14,7 @@ from kqmp.configfile.sections import (
     find_section,
     without_group,
 )
+from kqmp.configfile.tree import Table
 from kqmp.errors import ConfigError
 
 _NO_FLAGS = Flags()
@@ -36,23 +38,60 @@ def load_all(
     """
     file = str(path)
     document = read_document(file)
-    sections = find_consumers(document)
-    if len(sections) < 2:
+    consumers = _each(document, file, flags, env)
+    if not consumers:
         return [load_section(document, find_section(document, None, file), file, flags, env)]
-    found: list[Loaded] = []
-    problems: list[str] = []
-    for section in sections:
-        try:
-            found.append(load_section(document, section, file, flags, env))
-        except ConfigError as error:
-            problems += error.problems
-        else:
-            problems += _problems(section, found[-1], found[:-1], file)
+    problems = [problem for consumer in consumers for problem in consumer.problems]
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
-    for name in without_group(document):
-        found[0].notes.append(f"{file}: {name} has no Group: it is not run")
-    return found
+    return [consumer.loaded for consumer in consumers if consumer.loaded is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """One of several consumers of a file, whatever is wrong with it."""
+
+    #: Its section; `TOP_LEVEL` for the top level.
+    name: str
+    #: None if it cannot be read.
+    loaded: Loaded | None
+    problems: tuple[str, ...]
+
+
+def load_each(
+    path: str | os.PathLike[str], flags: Flags = _NO_FLAGS, env: Mapping[str, str] = os.environ
+) -> list[Consumer]:
+    """Read each of several consumers by itself, for `kqmp check`; arguments as for `load_all`.
+
+    Returns:
+        What stands in the file, in its order; empty if that is not several.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    file = str(path)
+    return _each(read_document(file), file, flags, env)
+
+
+def _each(document: Table, file: str, flags: Flags, env: Mapping[str, str]) -> list[Consumer]:
+    sections = find_consumers(document)
+    if len(sections) < 2:
+        return []
+    consumers: list[Consumer] = []
+    found: list[Loaded] = []
+    for section in sections:
+        name = section.name or TOP_LEVEL
+        try:
+            loaded = load_section(document, section, file, flags, env)
+        except ConfigError as error:
+            consumers.append(Consumer(name, None, error.problems))
+            continue
+        consumers.append(Consumer(name, loaded, tuple(_problems(section, loaded, found, file))))
+        found.append(loaded)
+    if found:
+        lacking = without_group(document)
+        found[0].notes.extend(f"{file}: {name} has no Group: it is not run" for name in lacking)
+    return consumers
 
 
 def _problems(section: Section, loaded: Loaded, others: list[Loaded], file: str) -> Iterator[str]:

@@ -52,21 +52,21 @@ def run(*arguments: str, directory: Path) -> tuple[int, str]:
 def test_processors_are_compared_with_usable_cores(
     processors: int, status: str, advice: str
 ) -> None:
-    finding = cores_finding(conf(processors=processors), 4, "4 (affinity)")
+    finding = cores_finding([conf(processors=processors)], 4, "4 (affinity)")
     assert finding.status == status
     assert "4 (affinity)" in finding.text
     assert advice in finding.text
 
 
 def test_processors_count_per_fetcher() -> None:
-    finding = cores_finding(conf(processors=2, conns=3), 4, "4 (affinity)")
+    finding = cores_finding([conf(processors=2, conns=3)], 4, "4 (affinity)")
     assert finding.status == "note"
     assert "Conns 3 x Processors 2" in finding.text
 
 
 def test_memory_is_added_up_from_named_parts() -> None:
     one = conf(processors=4, conns=2, ring_bytes=8 * MIB)
-    finding = memory_finding(one, 100_000 * MIB)
+    finding = memory_finding([one], 100_000 * MIB)
     assert finding.status == "ok"
     # 2 x 4 lanes of 8 MiB, 2 logs of 4, 2 prefetch queues of 20, 2 x 8 rings, 11 processes of 30.
     parts = ["lanes 64", "logs 8", "librdkafka 40", "bays 128", "11 processes 330"]
@@ -75,7 +75,7 @@ def test_memory_is_added_up_from_named_parts() -> None:
 
 
 def test_more_memory_than_is_free_is_a_note_with_advice() -> None:
-    finding = memory_finding(conf(), 100 * MIB)
+    finding = memory_finding([conf()], 100 * MIB)
     assert finding.status == "note"
     assert "100 MiB are free here" in finding.text
     assert "RingBytes" in finding.text

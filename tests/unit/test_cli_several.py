@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from kqmp.cli import check as check_module
 from kqmp.errors import ExitCode
+from kqmp.kafka.findings import Finding
 from kqmp.roles.service import unique
 from tests.support.kafka import ROOT
 
@@ -73,3 +76,60 @@ def test_a_handler_that_is_no_name_is_told_with_its_section(place: Path) -> None
 
 def test_labels_are_unique() -> None:
     assert unique(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
+
+
+def told(place: Path, monkeypatch: pytest.MonkeyPatch, *args: str) -> tuple[int, list[str]]:
+    """Run `kqmp check` here, with brokers that answer nothing but the topic's name."""
+    monkeypatch.setattr(
+        check_module,
+        "look",
+        lambda conf: iter([Finding("ok", "brokers", f"asked for {conf.topic}")]),
+    )
+    monkeypatch.chdir(place)
+    done = CliRunner().invoke(check_module.check, ["-f", "all.yaml", *args])
+    return done.exit_code, done.output.split("\n\n")
+
+
+@pytest.mark.engine
+def test_check_looks_at_each_of_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, blocks = told(place, monkeypatch)
+    assert code == ExitCode.CONFIG
+    assert [block.splitlines()[0] for block in blocks] == ["Orders:", "Audit:", "together:"]
+    orders, audit, together = blocks
+    assert "ok     handler   mqs:consume can be imported and called" in orders
+    assert "ok     brokers   asked for orders" in orders
+    assert "error" not in orders
+    # It is told once, and the brokers are looked at all the same.
+    assert audit.count("error") == 1
+    assert "error  config    all.yaml:2:1: Audit: Handler: missing; name it here" in audit
+    assert "ok     brokers   asked for audit" in audit
+    assert "Processors 8 + Processors 8, usable cores" in together
+    assert "21 processes" in together
+    assert together.endswith("1 error: kqmp run would fail\n")
+
+
+@pytest.mark.engine
+def test_check_ends_with_the_code_of_the_worst(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = FILE.replace("Topic: audit}\nP", "Topic: orders, Handler: 'mqs:no'}\nP")
+    (place / "all.yaml").write_text(text)
+    code, blocks = told(place, monkeypatch)
+    assert code == ExitCode.CONFIG
+    assert "Audit: Group: 'g' and Topic 'orders' are those of Orders too" in blocks[1]
+    assert "module mqs has no 'no'" in blocks[1]
+    (place / "all.yaml").write_text(
+        text.replace("Topic: orders, Handler: 'mqs:no'", "Topic: a, Handler: 'mqs:no'")
+    )
+    assert told(place, monkeypatch)[0] == ExitCode.HANDLER_IMPORT
+    (place / "all.yaml").write_text(
+        text.replace("orders, Handler: 'mqs:no'", "a, Handler: 'mqs:consume'")
+    )
+    assert told(place, monkeypatch)[0] == ExitCode.CLEAN
+
+
+def test_check_of_one_section_is_as_ever(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, blocks = told(place, monkeypatch, "--section", "orders")
+    assert code == ExitCode.CLEAN
+    assert len(blocks) == 1
+    assert blocks[0].startswith("ok     config    all.yaml: Name: Orders")
