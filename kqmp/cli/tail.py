@@ -137,12 +137,18 @@ def _copy(reader: Reader, out: Stdout, render: lines.Render, count: int | None) 
             _tell_trouble(reader, told)
             continue
         out.write(render(batch))
+        told.clear()
         if left is not None:
             left -= len(batch.offsets)
 
 
 def _tell_trouble(reader: Reader, told: set[str]) -> None:
-    """Say each thing that is wrong with the connections once; librdkafka goes on trying."""
+    """Say each thing that is wrong with the connections once; librdkafka goes on trying.
+
+    Args:
+        reader: asked what is wrong.
+        told: what was said since the last message came.
+    """
     for text in reader.trouble():
         if text not in told:
             told.add(text)

@@ -41,6 +41,12 @@ UNKNOWN_TOPIC: Final = frozenset(
         ck.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's own codes are named so
     }
 )
+_LATE: Final = frozenset(
+    {
+        ck.KafkaError._TIMED_OUT,  # noqa: SLF001 - librdkafka's own codes are named so
+        ck.KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001 - librdkafka's own codes are named so
+    }
+)
 _NOT_READABLE: Final = UNKNOWN_TOPIC | {ck.KafkaError.TOPIC_AUTHORIZATION_FAILED}
 _LEADER_CHANGES: Final = frozenset(
     {
@@ -161,7 +167,10 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except ck.KafkaException as error:
-        raise BrokerError(f"{what}: {error.args[0].str()}") from error
+        reason = error.args[0]
+        is_late = reason.code() in _LATE
+        text = "the brokers did not answer in time" if is_late else reason.str()
+        raise BrokerError(f"{what}: {text}") from error
 
 
 def connect(consumer: ck.Consumer, errors: list[ck.KafkaError]) -> ClusterMetadata | None:

@@ -5,6 +5,7 @@ produced after `Reader` was made is read, also from the end.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Collection
 from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -40,6 +41,8 @@ _HEADERS: Final = cast("_Get[Headers]", ck.Message.headers)
 _TIMESTAMP: Final = cast("_Get[tuple[int, int]]", ck.Message.timestamp)
 _EOF: Final = ck.KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own codes are named so
 
+#: What makes two of librdkafka's texts about the same thing differ.
+_MOMENT: Final = re.compile(r" \(after \d+ms in state .*\)$")
 #: librdkafka looks for the coordinator of any `group.id`, which need not be allowed to us.
 _OF_A_GROUP: Final = frozenset({ck.KafkaError.GROUP_AUTHORIZATION_FAILED})
 
@@ -176,7 +179,7 @@ class Reader:
         errors, self._cluster.errors[:] = self._cluster.errors[:], []
         if any(error.code() in asking.UNKNOWN_TOPIC for error in errors):
             raise self._gone()
-        texts = [error.str() for error in errors if error.code() != ALL_DOWN]
+        texts = [_MOMENT.sub("", error.str()) for error in errors if error.code() != ALL_DOWN]
         return list(dict.fromkeys(texts))
 
     def close(self) -> None:
