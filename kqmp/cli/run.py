@@ -14,7 +14,7 @@ from kqmp.configfile import Loaded
 from kqmp.errors import ConfigError, ExitCode, HandlerImportError, KqmpError
 from kqmp.handler import HandlerRef, parse_target
 from kqmp.obs import logs
-from kqmp.roles import parent, service
+from kqmp.roles import exports, parent, service
 
 _EXIT_CODES = "\n".join(f"  {int(code):>3}  {code.description}" for code in ExitCode)
 _HELP = """Consume a topic with a handler on every core, until SIGTERM or Ctrl-C.
@@ -52,32 +52,41 @@ Exit codes:
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
-    default="info",
-    show_default=True,
-    help="Log records below it are dropped, those of the handler too.",
+    help="Log records below it are dropped, those of the handler too. Default: Log in FILE, or"
+    " info.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["plain", "json"]),
-    default="plain",
-    show_default=True,
-    help="Log records on stderr: for people, or one JSON object a line.",
+    help="Log records on stderr: for people, or one JSON object a line. Default: Log in FILE, or"
+    " plain.",
 )
 def run(
-    target: str | None, log_level: str, log_format: Literal["plain", "json"], **options: Any
+    target: str | None,
+    log_level: str | None,
+    log_format: Literal["plain", "json"] | None,
+    **options: Any,
 ) -> None:
     """Run the engine in this process; the text for users is `_HELP`."""
-    logs.setup("coordinator", level=log_level.upper(), encoding=log_format)
+    level = "" if log_level is None else log_level.upper()
+    logs.setup("coordinator", level=level or "INFO", encoding=log_format or "plain")
     try:
-        orders = _orders(target, flags.take(options), log_level.upper(), log_format)
+        orders = _orders(target, flags.take(options), level, log_format or "")
         if len(orders) == 1:
             code, _ = service.run(orders[0], live=True)
         else:
-            logs.setup("parent", level=log_level.upper(), encoding=log_format)
-            code, _ = parent.run([service.spec_of(order) for order in orders])
+            code, _ = _run_all(orders)
     except KqmpError as error:
-        fail(error, log_format)
+        fail(error, log_format or "plain")
     sys.exit(int(code))
+
+
+def _run_all(orders: list[service.Order]) -> tuple[ExitCode, str]:
+    """Run several sections; the parent logs as the first of them does."""
+    specs = [service.spec_of(order) for order in orders]
+    logs.setup("parent", level=specs[0].log_level, encoding=specs[0].log_encoding)
+    confs = {order.label: order.conf for order in orders if order.conf is not None}
+    return parent.run(specs, exports.PagesWatcher(confs))
 
 
 def fail(error: KqmpError, log_format: str = "plain") -> NoReturn:
@@ -92,7 +101,10 @@ def fail(error: KqmpError, log_format: str = "plain") -> NoReturn:
 
 
 def _orders(
-    target: str | None, given: flags.Given, log_level: str, log_format: Literal["plain", "json"]
+    target: str | None,
+    given: flags.Given,
+    log_level: str,
+    log_format: Literal["plain", "json", ""],
 ) -> list[service.Order]:
     """Put together what stands on the command line and in the file: one engine, or several.
 

@@ -76,6 +76,11 @@ def setup(
     logging.captureWarnings(capture=True)
 
 
+def level_name(level: str) -> str:
+    """Return the level of `logging` that go-zero, or the command line, calls so in lower case."""
+    return "CRITICAL" if level == "severe" else level.upper()
+
+
 class _WholeRecords(logging.Handler):
     """Writes each record whole to a descriptor."""
 

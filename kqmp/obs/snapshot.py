@@ -4,6 +4,7 @@ The coordinator takes a `Snapshot` at most once a second, from shared memory and
 threads that serve or post it, and the parent of several engines, only read it. Pure.
 """
 
+import zlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -28,7 +29,7 @@ STALL_AVERAGES: Final = 10
 STALL_FIRST_S: Final = 300.0
 
 
-class Processor(msgspec.Struct, frozen=True, gc=False):
+class Processor(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One lane and the processor in it. Counters only rise, across its successors too."""
 
     fetcher: int
@@ -52,7 +53,7 @@ class Processor(msgspec.Struct, frozen=True, gc=False):
     histogram: list[int]
 
 
-class Fetcher(msgspec.Struct, frozen=True, gc=False):
+class Fetcher(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One fetcher. Counters only rise, across its successors too."""
 
     index: int
@@ -72,7 +73,7 @@ class Fetcher(msgspec.Struct, frozen=True, gc=False):
     assignments: int
 
 
-class Partition(msgspec.Struct, frozen=True, gc=False):
+class Partition(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One partition that this engine reads now. All positions are the next offset."""
 
     partition: int
@@ -100,7 +101,7 @@ class Partition(msgspec.Struct, frozen=True, gc=False):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """An engine at one moment."""
 
-    #: Name in the stat lines, and the section's key in the file ("" without one).
+    #: Name in the stat lines, and the section where several run under one parent, else "".
     name: str
     section: str
     topic: str
@@ -139,6 +140,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
                 for p in self.processors
             ],
         )  # fmt: skip
+
+
+def pack(snapshot: Snapshot) -> bytes:
+    """Return what `unpack` reads: a few KB, since most of a histogram is empty."""
+    return zlib.compress(msgspec.msgpack.encode(snapshot), level=1)
+
+
+def unpack(data: bytes) -> Snapshot:
+    """Read what `pack` of the same version of kqmp made."""
+    return msgspec.msgpack.decode(zlib.decompress(data), type=Snapshot)
 
 
 def health(snapshot: Snapshot | None, now_s: float) -> str:

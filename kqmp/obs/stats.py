@@ -76,6 +76,7 @@ class Interval(NamedTuple):
     p50_ms: float
     p90_ms: float
     p99_ms: float
+    p999_ms: float = 0.0
 
 
 def total(at_s: float, lanes: Sequence[Lane]) -> Sample:
@@ -107,6 +108,7 @@ def between(before: Sample, after: Sample) -> Interval:
         p50_ms=quantile_ns(counts, 0.5) / 1e6,
         p90_ms=quantile_ns(counts, 0.9) / 1e6,
         p99_ms=quantile_ns(counts, 0.99) / 1e6,
+        p999_ms=quantile_ns(counts, 0.999) / 1e6,
     )
 
 

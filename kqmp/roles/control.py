@@ -5,6 +5,7 @@ when its sender dies. Messages are msgpack (no pickle: nothing on this socket ca
 never travels here; positions, claims and orders do, a few a second.
 """
 
+import contextlib
 import select
 import socket
 import sys
@@ -106,6 +107,8 @@ class EngineSpec(Message, frozen=True, gc=False, tag="engine_spec"):
     document: bytes = b"{}"
     #: Lines of its banner.
     notes: tuple[str, ...] = ()
+    #: How often the program is sent metrics; 0 = never.
+    metrics_interval_ms: int = 0
 
 
 class ProbeSpec(Message, frozen=True, gc=False, tag="probe_spec"):
@@ -242,6 +245,18 @@ class Started(Message, frozen=True, gc=False, tag="started"):
     """Coordinator -> program: handlers are set up, brokers answered, the group is being joined."""
 
 
+class Metered(Message, frozen=True, gc=False, tag="metered"):
+    """Coordinator -> program, each interval: msgpack of a `kqmp.obs.metrics.Metrics`."""
+
+    metrics: bytes
+
+
+class Observed(Message, frozen=True, gc=False, tag="observed"):
+    """Coordinator -> parent, each second: what `kqmp.obs.snapshot.pack` made."""
+
+    snapshot: bytes
+
+
 class Ended(Message, frozen=True, gc=False, tag="ended"):
     """Coordinator -> program, its last word: exit code, and why if it is not clean."""
 
@@ -303,6 +318,11 @@ class Channel:
                 return False
             else:
                 return True
+
+    def offer(self, message: Message) -> None:
+        """Send one message if there is room for it now; else it is left out."""
+        with contextlib.suppress(OSError):
+            self._socket.send(_encode(message))
 
     def tell(self, message: Message) -> None:
         """Send the coordinator a message; without it this process has no purpose and ends.

@@ -49,6 +49,7 @@ def _run(spec: control.EngineSpec, channel: control.Channel) -> tuple[ExitCode, 
         log_level=spec.log_level,
         log_encoding=spec.log_encoding,
         label=spec.label,
+        metrics_interval_ms=spec.metrics_interval_ms,
     )
     stderr = StderrPipes(spec.logs_fd) if spec.logs_fd >= 0 else None
     try:

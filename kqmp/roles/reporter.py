@@ -46,7 +46,7 @@ class Reporter:
             self._end(coordinator, now_s)
             return
         self._note(coordinator, now_s)
-        if now_s - self._minute.at_s >= MINUTE_S:
+        if self._plan.conf.log.stat and now_s - self._minute.at_s >= MINUTE_S:
             self._minute = self._tell(tree, now_s)
         if self._live.is_possible and now_s - self._second.at_s >= LIVE_S:
             now = sample(tree, now_s)

@@ -19,11 +19,13 @@ from setproctitle import setproctitle
 from kqmp.config import KqConf
 from kqmp.errors import ConfigError, ExitCode, HandlerImportError
 from kqmp.handler.refs import HandlerRef
+from kqmp.obs import logs, pages
 from kqmp.obs.output import OutputWatch
 from kqmp.obs.status import LiveLine
 from kqmp.ring.words import require_supported_machine
 from kqmp.roles import banner, control
 from kqmp.roles.coordinator import Coordinator, Stage
+from kqmp.roles.exports import Exports
 from kqmp.roles.reporter import Reporter
 from kqmp.roles.spawn import FOR_THE_COORDINATOR, Child, Stderr, child_environment, spawn
 from kqmp.roles.tree import Plan
@@ -55,8 +57,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     document: bytes = b"{}"
     #: Lines of the banner that came up while the configuration was read.
     notes: tuple[str, ...] = ()
-    log_level: str = "INFO"
-    log_encoding: Literal["plain", "json"] = "plain"
+    #: What the user said of the log; "" leaves it to the key Log.
+    log_level: str = ""
+    log_encoding: Literal["plain", "json", ""] = ""
+    #: How often the program that started this is sent metrics; 0 = never.
+    metrics_interval_ms: int = 0
     #: The section, where several run under one parent.
     label: str = ""
 
@@ -83,8 +88,8 @@ def spec_of(order: Order) -> control.EngineSpec:
         # Several status lines would tangle.
         live=False,
         logs_fd=-1,
-        log_level=order.log_level,
-        log_encoding=order.log_encoding,
+        log_level=_level(order, order.conf),
+        log_encoding=_encoding(order, order.conf),
         label=order.label,
         section=order.section,
         document=order.document,
@@ -120,10 +125,14 @@ def run(
         with _stopped_early():
             plan = plan_of(order, probe(order, parent, stderr))
             setproctitle(f"kqmp: coordinator {order.label or plan.name}")
-            for line in banner.lines(plan.conf, plan.handler_name, order.notes):
+            _log_as(order, plan)
+            notes = (*order.notes, *pages.notes(plan.conf))
+            for line in banner.lines(plan.conf, plan.handler_name, notes):
                 log.info("%s", line)
             status = LiveLine(2 if live else -1, os.environ)
-            report = _Report(Reporter(plan, status, parent), OutputWatch(() if parent else (1, 2)))
+            exports = Exports(plan.conf, order.label, parent, order.metrics_interval_ms)
+            output = OutputWatch(() if parent else (1, 2))
+            report = _Report(Reporter(plan, status, parent), exports, output)
             coordinator = Coordinator(plan, parent, report, stderr)
     except _Stopped as stopped:
         return _early_end(stopped)
@@ -131,19 +140,22 @@ def run(
         code = coordinator.run()
     finally:
         status.hide()
+        exports.close()
     return code, coordinator.reason
 
 
 class _Report:
     """The coordinator's `report`: what the user sees, and whether anybody still looks."""
 
-    def __init__(self, reporter: Reporter, output: OutputWatch) -> None:
+    def __init__(self, reporter: Reporter, exports: Exports, output: OutputWatch) -> None:
         self._reporter = reporter
+        self._exports = exports
         self._output = output
         self._looked_s = 0.0
 
     def __call__(self, coordinator: Coordinator, now_s: float) -> None:
         self._reporter(coordinator, now_s)
+        self._exports(coordinator, now_s)
         if now_s - self._looked_s >= OUTPUT_S:
             self._looked_s = now_s
             if coordinator.stage is Stage.RUNNING and self._output.is_gone():
@@ -194,7 +206,8 @@ def probe(
         HandlerImportError: it cannot be imported or used, or importing it takes too long.
     """
     packed = msgspec.msgpack.encode(order.ref)
-    spec = control.ProbeSpec(packed, PROBE_S, order.log_level, order.log_encoding, order.label)
+    level, encoding = _level(order, order.conf), _encoding(order, order.conf)
+    spec = control.ProbeSpec(packed, PROBE_S, level, encoding, order.label)
     child = spawn("kqmp.roles.probe", spec, env=child_environment(), stderr=stderr)
     try:
         answer = _answer(child, parent)
@@ -279,10 +292,26 @@ def plan_of(order: Order, probed: control.Probed) -> Plan:
         columns=probed.columns,
         section=order.section,
         document=order.document,
-        log_level=order.log_level,
-        log_encoding=order.log_encoding,
+        log_level=_level(order, conf),
+        log_encoding=_encoding(order, conf),
         label=order.label,
     )
+
+
+def _level(order: Order, conf: KqConf | None) -> str:
+    """Return the level of `logging` that all processes log from."""
+    return order.log_level or logs.level_name("info" if conf is None else conf.log.level or "info")
+
+
+def _encoding(order: Order, conf: KqConf | None) -> Literal["plain", "json"]:
+    return order.log_encoding or (None if conf is None else conf.log.encoding) or "plain"
+
+
+def _log_as(order: Order, plan: Plan) -> None:
+    """Log as the key Log says, where the user did not."""
+    if not (order.log_level and order.log_encoding):
+        role = control.role_name("coordinator", order.label)
+        logs.setup(role, level=plan.log_level, encoding=plan.log_encoding)
 
 
 def _changed(conf: KqConf, changes: dict[str, object]) -> KqConf:

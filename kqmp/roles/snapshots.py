@@ -16,13 +16,8 @@ EVERY_S: float = 1.0
 class Snapshots:
     """Takes them one after another, since some of what they tell is how long it has been so."""
 
-    def __init__(self, section: str = "") -> None:
-        """Remember nothing yet.
-
-        Args:
-            section: key of the engine's section in its file.
-        """
-        self._section = section
+    def __init__(self) -> None:
+        """Remember nothing yet."""
         #: When each slot was last seen up.
         self._up_s: dict[str, float] = {}
         self._consumed = -1
@@ -41,7 +36,7 @@ class Snapshots:
         refused_s = positions.refused_since_s
         return made.Snapshot(
             name=plan.name,
-            section=self._section,
+            section=plan.label,
             topic=plan.conf.topic,
             group=plan.conf.group,
             at_s=now_s,

@@ -4,7 +4,6 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from kqmp.config import KqConf
@@ -14,11 +13,10 @@ from kqmp.obs.snapshot import (
     STALE_S,
     STALL_FIRST_S,
     STALL_S,
-    Fetcher,
     Partition,
-    Processor,
-    Snapshot,
     health,
+    pack,
+    unpack,
 )
 from kqmp.ring import words as w
 from kqmp.ring.log import NOTHING_HELD
@@ -26,39 +24,7 @@ from kqmp.roles import control
 from kqmp.roles.coordinator import Coordinator, Stage
 from kqmp.roles.snapshots import Snapshots
 from kqmp.roles.tree import Plan
-
-HISTOGRAM = [0] * w.HISTOGRAM_BUCKETS
-
-
-def processor(**changes: Any) -> Processor:
-    values: dict[str, Any] = dict.fromkeys(Processor.__struct_fields__, 0)
-    return Processor(**{**values, "histogram": HISTOGRAM, **changes})
-
-
-def snapshot(**changes: Any) -> Snapshot:
-    """Return one of an engine that is well, but for `changes`."""
-    values: dict[str, Any] = {
-        "name": "mq",
-        "section": "",
-        "topic": "t",
-        "group": "g",
-        "at_s": 100.0,
-        "running": True,
-        "started": True,
-        "assigned": True,
-        "commits": 0,
-        "commits_refused": 0,
-        "refused_s": 0.0,
-        "stalled_s": 0.0,
-        "processors": [processor()],
-        "fetchers": [Fetcher(**dict.fromkeys(Fetcher.__struct_fields__, 0))],
-        "partitions": [],
-    }
-    return Snapshot(**{**values, **changes})
-
-
-def waiting(committed: int = 10) -> Partition:
-    return Partition(0, 0, position=15, committed_position=committed, fetched_position=20, end=100)
+from tests.support.snapshots import processor, snapshot, waiting
 
 
 @pytest.mark.parametrize(
@@ -108,14 +74,16 @@ def test_lag_is_above_the_committed_position_and_not_known_before_a_fetch() -> N
 
 def test_a_snapshot_crosses_processes_whole() -> None:
     made = snapshot(partitions=[waiting()], processors=[processor(consumed=3)])
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(made), type=Snapshot) == made
+    assert unpack(pack(made)) == made
 
 
 @pytest.fixture
 def coordinator() -> Iterator[Coordinator]:
     """Give one of an engine of two lanes, none of whose processes is started."""
     conf = KqConf(brokers=["b:1"], group="g", topic="t", processors=2, ring_bytes="64KiB")
-    made = Coordinator(Plan(conf=conf, handler=b"", handler_name="m:f", columns=[]))
+    made = Coordinator(
+        Plan(conf=conf, handler=b"", handler_name="m:f", columns=[], label="KqConsumerConf")
+    )
     yield made
     made.tree.close()
 
@@ -148,7 +116,7 @@ def test_a_snapshot_is_read_from_shared_memory_and_the_books(coordinator: Coordi
     store(coordinator, 1, CURSOR=5, SKIPPED=4, RETRIED=2, SET_ASIDE=1)
     positions.hear(fetcher, control.Committed([(7, epoch, 101)]))
     positions.hear(fetcher, control.Committed([], "no"))
-    made = Snapshots("KqConsumerConf").take(coordinator, 50.0)
+    made = Snapshots().take(coordinator, 50.0)
     assert (made.name, made.section, made.running) == ("g", "KqConsumerConf", True)
     assert (made.assigned, made.started) == (True, False)
     assert (made.commits, made.commits_refused) == (1, 1)

@@ -1,0 +1,149 @@
+"""What an engine tells the outside: pages, posts, and what a program or a parent is sent.
+
+The coordinator calls it after each pass. It takes a snapshot a second, or an interval, and only if
+somebody wants one; whatever may wait does so on threads, which get that snapshot and nothing else.
+"""
+
+import logging
+from typing import Final
+
+import msgspec
+
+from kqmp.config import KqConf
+from kqmp.obs import pages
+from kqmp.obs.metrics import Metrics, between
+from kqmp.obs.poster import Poster
+from kqmp.obs.snapshot import Snapshot, pack, unpack
+from kqmp.roles import control
+from kqmp.roles.coordinator import Coordinator, Stage
+from kqmp.roles.parent import Watcher
+from kqmp.roles.snapshots import EVERY_S, Snapshots
+
+#: The interval of `MetricsUrl`, as in go-zero.
+MINUTE_S: Final = 60.0
+#: What of an interval at the engine's end is told all the same.
+REST_S: Final = 0.5
+
+log = logging.getLogger("kqmp.coordinator")
+
+
+class Interval:
+    """The metrics of one interval after another."""
+
+    def __init__(self, seconds: float) -> None:
+        """Begin with the first snapshot."""
+        self.seconds = seconds
+        self._from: Snapshot | None = None
+
+    def next(self, snapshot: Snapshot, *, at_least_s: float) -> Metrics | None:
+        """Return the metrics up to a snapshot if so much time has passed; else None."""
+        if self._from is None:
+            self._from = snapshot
+        if snapshot.at_s - self._from.at_s < at_least_s:
+            return None
+        metrics, self._from = between(self._from, snapshot), snapshot
+        return metrics
+
+
+class Exports:
+    """The exports of one engine; under a parent its snapshots go there instead of on pages."""
+
+    def __init__(
+        self,
+        conf: KqConf,
+        label: str = "",
+        parent: control.Channel | None = None,
+        metrics_interval_ms: int = 0,
+    ) -> None:
+        """Take the ports, start the threads.
+
+        Args:
+            conf: says which pages and posts there are.
+            label: the section, where several run under one parent, which serves their pages.
+            parent: of this coordinator, a program or that parent.
+            metrics_interval_ms: how often the program is sent metrics; 0 = never.
+
+        Raises:
+            ConfigError: a package is missing, or a host is none of this machine.
+            WorkerStartError: a port is in use.
+        """
+        self._parent = parent
+        self._relays = bool(label) and bool(pages.pages_of(label, conf))
+        self._pages = pages.Pages({} if label else {"": conf})
+        self._poster = Poster(conf.metrics_url) if conf.metrics_url else None
+        self._minute = Interval(MINUTE_S)
+        self._told = Interval(metrics_interval_ms / 1000)
+        periods = [EVERY_S] if self._relays or self._pages.wanted else []
+        periods += [MINUTE_S] if self._poster else []
+        periods += [self._told.seconds] if metrics_interval_ms else []
+        #: 0 = nobody wants anything.
+        self._every_s = min(periods, default=0.0)
+        self._taken_s = float("-inf")
+        self._snapshots = Snapshots()
+        self._pages.start()
+
+    def __call__(self, coordinator: Coordinator, now_s: float) -> None:
+        """Look at the engine after a pass, and once more at its end."""
+        is_end = coordinator.stage is Stage.DONE
+        if not self._every_s or (now_s - self._taken_s < self._every_s and not is_end):
+            return
+        self._taken_s = now_s
+        snapshot = self._snapshots.take(coordinator, now_s)
+        self._pages.put(snapshot)
+        if self._relays:
+            self._offer(control.Observed(pack(snapshot)))
+        if self._poster is not None:
+            minute = self._minute.next(snapshot, at_least_s=MINUTE_S)
+            if minute is not None:
+                self._poster.put(minute)
+        if self._told.seconds:
+            least_s = REST_S if is_end else self._told.seconds
+            metrics = self._told.next(snapshot, at_least_s=least_s)
+            if metrics is not None:
+                self._offer(control.Metered(msgspec.msgpack.encode(metrics)))
+
+    def close(self) -> None:
+        """Give the ports back."""
+        self._pages.close()
+
+    def _offer(self, message: control.Message) -> None:
+        """Send what the other end may as well miss, if it reads nothing."""
+        if self._parent is not None:
+            self._parent.offer(message)
+
+
+class PagesWatcher(Watcher):
+    """Serves the pages of all sections in their parent."""
+
+    def __init__(self, confs: dict[str, KqConf]) -> None:
+        """Take the ports.
+
+        Args:
+            confs: by label.
+
+        Raises:
+            ConfigError: a package is missing, or a host is none of this machine.
+            WorkerStartError: a port is in use.
+        """
+        self._pages = pages.Pages(confs)
+        self._pages.start()
+
+    def hear(self, section: str, message: control.Message) -> None:  # noqa: ARG002 - it says so
+        """Show a snapshot that a coordinator has sent."""
+        if isinstance(message, control.Observed):
+            self._pages.put(unpack(message.snapshot))
+
+    def close(self) -> None:
+        """Give the ports back."""
+        self._pages.close()
+
+
+def check(conf: KqConf) -> list[str]:
+    """Return what keeps a configuration's exports from working, for `kqmp check`; opens nothing."""
+    found = pages.problem(conf)
+    return [found] if found else []
+
+
+def notes(conf: KqConf) -> list[str]:
+    """Return what may surprise about a configuration's exports."""
+    return pages.notes(conf)
