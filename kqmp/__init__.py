@@ -8,19 +8,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kqmp.config import KqConf
+    from kqmp.config import KqConf, PusherConf
     from kqmp.engine import Queue
     from kqmp.errors import (
         BrokerError,
         ConfigError,
+        DeliveryError,
         EngineEnded,
         ExitCode,
         HandlerImportError,
         KqmpError,
+        MessageTooLarge,
+        PushError,
+        QueueFull,
         WorkerStartError,
     )
     from kqmp.handler import Context
     from kqmp.message import Message
+    from kqmp.pusher import Delivery, Pusher, PusherStatistics
     from kqmp.services import ServiceGroup
 
 __version__ = "0.1.0"
@@ -29,13 +34,21 @@ __all__ = [
     "BrokerError",
     "ConfigError",
     "Context",
+    "Delivery",
+    "DeliveryError",
     "EngineEnded",
     "ExitCode",
     "HandlerImportError",
     "KqConf",
     "KqmpError",
     "Message",
+    "MessageTooLarge",
+    "PushError",
+    "Pusher",
+    "PusherConf",
+    "PusherStatistics",
     "Queue",
+    "QueueFull",
     "ServiceGroup",
     "WorkerStartError",
     "__version__",
@@ -43,8 +56,12 @@ __all__ = [
 
 _HOMES = {
     "Context": "kqmp.handler",
+    "Delivery": "kqmp.pusher",
     "KqConf": "kqmp.config",
     "Message": "kqmp.message",
+    "Pusher": "kqmp.pusher",
+    "PusherConf": "kqmp.config",
+    "PusherStatistics": "kqmp.pusher",
     "Queue": "kqmp.engine",
     "ServiceGroup": "kqmp.services",
 }

@@ -1,0 +1,326 @@
+"""What serves a pusher's producer: deliveries are heard of, failures told, waiters woken.
+
+Every message ends in one delivery report, a call of Python inside `poll`. Who polls? A thread that
+pushes often does so by itself, now and then (`serve`), since another thread would have to ask for
+the interpreter's lock once a report. Where nobody does, the serving thread polls: each `TICK_S`
+while anything is on its way, never while nothing is. A success costs nothing but the call: what was
+delivered is what was taken less what failed and what waits.
+
+Failures are noted inside the report and told outside of it, since what runs in a report must not
+poll, and whoever is told may push again.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import confluent_kafka as ck
+
+from kqmp.config import PusherConf
+from kqmp.errors import DeliveryError, MessageTooLarge, PushError, QueueFull
+from kqmp.kafka.payload import Headers, Key, size_of, unpushable
+from kqmp.kafka.producer import (
+    DeliveryReport,
+    KafkaError,
+    KafkaException,
+    as_message,
+    delivery_error,
+    open_producer,
+)
+from kqmp.message import Message
+
+log = logging.getLogger("kqmp.pusher")
+
+#: Told of a message that was lost; true if it has taken care of it.
+OnError = Callable[[Message, DeliveryError], object]
+
+#: Longest a delivery report waits while nobody pushes.
+TICK_S: Final = 0.02
+#: While nothing is on its way: how often librdkafka's log is looked at.
+IDLE_S: Final = 1.0
+#: How long librdkafka is told to send at once before it is looked who still waits for it.
+HURRY_S: Final = 0.05
+#: How long one wait for room in a full queue lasts.
+ROOM_S: Final = 0.01
+#: How long librdkafka gets to give back what was not delivered when it is closed.
+PURGE_S: Final = 5.0
+
+
+class Sender:
+    """A producer of one topic and the thread that serves it. `close` it.
+
+    Attributes:
+        topic: where all messages go.
+        produce: the producer's `produce(topic, value, key, ...)`: never blocks; raises what
+            `refused` explains. To be followed by `next(numbers)`.
+        numbers: counts what was taken; safe from several threads.
+        is_idle: whether the serving thread sleeps and must be woken by `wake`.
+    """
+
+    def __init__(self, conf: PusherConf, on_error: OnError | None) -> None:
+        """Ask the brokers for the topic and start the thread.
+
+        Raises:
+            ConfigError: librdkafka refuses a property.
+            BrokerError: no broker answers or they refuse us, or the topic is missing.
+        """
+        self._conf = conf
+        self._on_error = on_error
+        self._opened = open_producer(conf, self._reported)
+        self._producer = self._opened.producer
+        # Typed loosely: the stubs know no str in the pairs of headers.
+        self.produce: Callable[..., None] = self._producer.produce
+        self.topic = conf.topic
+        self.numbers = itertools.count()
+        self.is_idle = False
+        self._was_served = False
+        self._is_closing = False
+        self._wake = threading.Event()
+        #: Who waits for the delivery of one message: then none waits for others to join it.
+        self._waiters: set[object] = set()
+        self._failures: deque[tuple[ck.KafkaError, ck.Message, Headers]] = deque()
+        self._telling = threading.RLock()
+        self._count = threading.Lock()
+        self._looks = 0
+        self._failed = 0
+        self._failed_at_flush = 0
+        self._lost = 0
+        self._first_loss: DeliveryError | None = None
+        self._thread = threading.Thread(target=self._serve_all, name="kqmp-pusher", daemon=True)
+        self._thread.start()
+
+    @property
+    def taken(self) -> int:
+        """Messages that librdkafka has taken so far."""
+        with self._count:
+            # The count can only be read by counting on.
+            self._looks += 1
+            return next(self.numbers) - self._looks + 1
+
+    @property
+    def failed(self) -> int:
+        """Messages taken that were not delivered, those that somebody waited for included."""
+        return self._failed
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are neither delivered nor failed, and a few events of librdkafka's."""
+        return len(self._producer)
+
+    @property
+    def lost(self) -> int:
+        """Messages that failed, that nobody waited for and nobody took care of."""
+        return self._lost
+
+    @property
+    def first_loss(self) -> DeliveryError | None:
+        """Why the first of them failed."""
+        return self._first_loss
+
+    def serve(self) -> None:
+        """Hear of what was delivered; never blocks. For threads that push often."""
+        self._was_served = True
+        self._producer.poll(0)
+
+    def wake(self) -> None:
+        """Wake the serving thread."""
+        self.is_idle = False
+        self._wake.set()
+
+    def insist(
+        self, error: Exception, value: str | bytes | None, key: Key, how: tuple[Any, ...] = ()
+    ) -> None:
+        """Do what `produce` would not: wait until the queue has room, or say what is wrong.
+
+        While it waits librdkafka sends at once.
+
+        Args:
+            error: what `produce` raised.
+            value: the message's value.
+            key: its key.
+            how: the arguments of `produce` behind these.
+
+        Raises:
+            QueueFull: there was no room for as long as MaxBlock.
+            PushError: it cannot be pushed at all.
+            TypeError: key or headers are of a wrong type.
+        """
+        deadline_s = time.monotonic() + self._conf.max_block_s
+        while isinstance(error, BufferError):
+            if time.monotonic() > deadline_s:
+                raise self.queue_full() from None
+            self._was_served = True
+            self._producer.flush(ROOM_S)
+            try:
+                self.produce(self._conf.topic, value, key, *how)
+            except Exception as again:  # noqa: BLE001 - explained below
+                error = again
+            else:
+                return
+        raise self.refused(error, value, key, how[-1] if how else None) from None
+
+    def queue_full(self) -> QueueFull:
+        """Return the error for a queue that stayed full."""
+        known = self._opened.errors
+        why = f" ({known[-1].str()})" if known else ""
+        return QueueFull(
+            f"topic {self._conf.topic}: {self.waiting:,} messages wait to be delivered, which is"
+            f" all that the queue holds, and there was no room for another in"
+            f" {self._conf.max_block_s:g} s (MaxBlock){why}"
+        )
+
+    def refused(
+        self, error: Exception, value: str | bytes | None, key: Key, headers: Headers
+    ) -> Exception:
+        """Return what to raise where `produce` raised `error`."""
+        topic = self._conf.topic
+        if said := unpushable(error, value, key):
+            return TypeError(said) if isinstance(error, TypeError) else PushError(said)
+        if not isinstance(error, KafkaException):
+            return PushError(f"topic {topic}: the pusher is closed") if self._is_closing else error
+        reason = error.args[0]
+        if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            size, limit = size_of(value, key, headers), self._opened.limit
+            return MessageTooLarge(
+                f"topic {topic}: a message of {size:,} bytes (key, value and headers) is too large:"
+                f" the limit is {limit:,} bytes, its frame included ({self._opened.limit_name})",
+                size,
+                limit,
+            )
+        if reason.fatal():
+            return PushError(
+                f"topic {topic}: librdkafka cannot go on without a risk of loss or repetition:"
+                f" {reason.str()}; close this pusher and make a new one"
+            )
+        return PushError(f"topic {topic}: {reason.str()}")
+
+    def wait_until(self, done: threading.Event) -> None:
+        """Wait for a delivery report; on the serving thread itself too."""
+        while threading.current_thread() is self._thread and not done.is_set():
+            self._producer.flush(HURRY_S)
+        done.wait()
+
+    def explained(self, error: ck.KafkaError, message: ck.Message) -> DeliveryError:
+        """Return what to tell of a message that was not delivered."""
+        return delivery_error(error, message, self._opened)
+
+    def expect(self, waiter: object) -> None:
+        """Have everything sent at once while somebody waits; called before `produce`."""
+        self._waiters.add(waiter)
+
+    def settled(self, waiter: object) -> None:
+        """Somebody has what he waited for, or does not wait any more."""
+        self._waiters.discard(waiter)
+
+    def count_told(self) -> None:
+        """Count a failed message whose pusher has been told by an exception."""
+        with self._count:
+            self._failed += 1
+            # `flush` tells only of what nobody knows yet.
+            self._failed_at_flush += 1
+
+    def hand_over(self, error: ck.KafkaError, message: ck.Message, headers: Headers) -> None:
+        """Take a failed message of which nobody else will hear."""
+        with self._count:
+            self._failed += 1
+        self._failures.append((error, message, headers))
+        self.wake()
+
+    def report_with(self, headers: Headers) -> DeliveryReport:
+        """Return the delivery report of a message with headers, which librdkafka forgets."""
+        return partial(self._reported, headers=headers)
+
+    def flush(self, timeout_s: float | None) -> int:
+        """Have everything sent at once, and wait until it is delivered or has failed.
+
+        Args:
+            timeout_s: the longest to wait; None: until librdkafka has given up on the last one.
+
+        Returns:
+            Messages that still wait, and those that failed since the last call.
+        """
+        waiting = self._producer.flush(-1 if timeout_s is None else max(0.0, timeout_s))
+        self.tell()
+        with self._count:
+            failed = self._failed - self._failed_at_flush
+            self._failed_at_flush = self._failed
+        return waiting + failed
+
+    def tell(self) -> None:
+        """Tell `on_error` of what has failed; not to be called inside a delivery report."""
+        with self._telling:
+            while self._failures:
+                error, message, headers = self._failures.popleft()
+                self._tell_of(self.explained(error, message), as_message(message, headers))
+
+    def _tell_of(self, reason: DeliveryError, message: Message) -> None:
+        is_handled = False
+        if self._on_error is None:
+            log.error("%s", reason)
+        else:
+            try:
+                is_handled = bool(self._on_error(message, reason))
+            except Exception:
+                log.exception("on_error failed; it was told: %s", reason)
+        with self._count:
+            self._lost += not is_handled
+            if not is_handled and self._first_loss is None:
+                self._first_loss = reason
+
+    def close(self, timeout_s: float) -> None:
+        """Flush, give up what is not delivered by then, end the thread and the producer.
+
+        Raises:
+            RuntimeError: called by `on_error` on the serving thread, which cannot end itself.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("close() cannot be called inside on_error")
+        self._producer.flush(max(0.0, timeout_s))
+        if len(self._producer):
+            self._producer.purge()
+            self._producer.flush(PURGE_S)
+        self._is_closing = True
+        self.wake()
+        self._thread.join()
+        self._producer.close()
+        self.tell()
+
+    def _reported(
+        self, error: ck.KafkaError | None, message: ck.Message, headers: Headers = None
+    ) -> None:
+        """Hear of one message, inside `poll`."""
+        if error is not None:
+            self.hand_over(error, message, headers)
+
+    def _serve_all(self) -> None:
+        """Serve the producer until it is closed; the body of the thread."""
+        while not self._is_closing:
+            try:
+                self._serve_once()
+            except Exception:
+                log.exception("serving the producer failed; it goes on")
+                self._wake.wait(IDLE_S)
+
+    def _serve_once(self) -> None:
+        if self._failures:
+            self.tell()
+        if self._waiters:
+            self._producer.flush(HURRY_S)
+        elif len(self._producer):
+            if not self._was_served:
+                self._producer.poll(0)
+            self._was_served = False
+            self._wake.wait(TICK_S)
+        else:
+            # First said, then looked: a push either finds it said or is found.
+            self.is_idle = True
+            if not (len(self._producer) or self._waiters or self._failures or self._is_closing):
+                self._wake.wait(IDLE_S)
+            self.is_idle = False
+            self._producer.poll(0)
+        self._wake.clear()
