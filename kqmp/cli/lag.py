@@ -11,9 +11,11 @@ import msgspec
 from kqmp.cli import endpoint as flags
 from kqmp.cli.lagtable import Report, described, jsonable, told
 from kqmp.cli.stdout import Stdout
+from kqmp.cli.table import aligned, tabbed
+from kqmp.config import KqConf
 from kqmp.core.lag import Look
 from kqmp.errors import BrokerError, ConfigError
-from kqmp.kafka.groups import Group
+from kqmp.kafka.groups import Group, list_groups
 
 #: Time over which rates are taken, where it is not said: once, and with --watch.
 OVER_S: Final = 2.0
@@ -26,7 +28,7 @@ _IDLE_S: Final = 0.25
 _HELP = f"""Show how far a group is behind in each partition, how fast, and when it is done.
 
 GROUP may also come from --group or from the section of FILE. It may be any group, of kqmp or of
-another program. Nothing is joined or committed.
+another program. Nothing is joined or committed. Without a GROUP: the list of groups and states.
 
 Rates need two looks, so it takes {OVER_S:.0f} seconds; --over 0 answers at once, without them. A
 group commits now and then (kqmp each second), so a short time says little about its rate.
@@ -87,7 +89,10 @@ def lag(**options: Any) -> None:
         given = flags.take(options, group=options.pop("named"))
         where = flags.read(given)
         if not where.group:
-            raise ConfigError("no group: name it as GROUP, such as kqmp lag orders-service")
+            if options["watch"] is not None:
+                raise ConfigError("no group to watch: name it, such as kqmp lag orders-service -w")
+            _list(where.conf, Stdout(), as_json=options["as_json"])
+            return
         # The Topic of a section does not limit what is shown: a group may have more than one.
         topic = where.topic if "topic" in given.shortcuts else ""
         screen = _Screen(
@@ -100,6 +105,15 @@ def lag(**options: Any) -> None:
             else:
                 over_s = WATCH_OVER_S if options["over"] is None else options["over"]
                 _watch(group, screen, options["watch"], over_s)
+
+
+def _list(conf: KqConf, out: Stdout, *, as_json: bool) -> None:
+    found = list_groups(conf)
+    if as_json:
+        rows = [{"group": one.name, "state": one.state} for one in found]
+        out.write(msgspec.json.Encoder().encode_lines(rows))
+    else:
+        out.lines(aligned(("GROUP", "STATE"), found) if out.is_terminal else tabbed(found))
 
 
 class _Screen:

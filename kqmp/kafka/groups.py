@@ -6,16 +6,35 @@ process while the group's coordinator starts.
 """
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import confluent_kafka as ck
-from confluent_kafka.admin import ConsumerGroupDescription, TopicMetadata
+from confluent_kafka.admin import AdminClient, ConsumerGroupDescription, TopicMetadata
 
 from kqmp.config import KqConf
 from kqmp.core.lag import Look, Owner, Seen
 from kqmp.errors import BrokerError
 from kqmp.kafka import asking, client
 from kqmp.kafka.asking import Cluster, Part
+
+
+class Listed(NamedTuple):
+    """One group in a list of them."""
+
+    name: str
+    #: As Kafka names it, in lower case.
+    state: str
+
+
+def list_groups(conf: KqConf) -> list[Listed]:
+    """Return the consumer groups that this user may see, by name.
+
+    Raises:
+        ConfigError: librdkafka refuses a property.
+        BrokerError: no broker answers, or they refuse us.
+    """
+    with Cluster(conf, conf.group), asking.explained("groups cannot be listed"):
+        return _listed(_admin(conf))
 
 
 class Group:
@@ -36,7 +55,7 @@ class Group:
         self.name = group
         self._topic = topic
         self._cluster = Cluster(conf, group)
-        self._admin = asking.admin({**client.client_properties(conf), **conf.kafka})
+        self._admin = _admin(conf)
 
     def look(self) -> Look:
         """Ask the brokers; bounded by a few times `asking.REQUEST_S`.
@@ -98,12 +117,22 @@ class Group:
     def _missing(self) -> BrokerError:
         where = ", ".join(self._cluster.conf.brokers)
         try:
-            answer = self._admin.list_consumer_groups(request_timeout=asking.REQUEST_S).result()
-            known = [listing.group_id for listing in answer.valid]
+            known = [group.name for group in _listed(self._admin)]
         except ck.KafkaException:
             known = []
         guess = asking.did_you_mean(self.name, known)
         return BrokerError(f"group {self.name} does not exist at {where}{guess}")
+
+
+def _admin(conf: KqConf) -> AdminClient:
+    return asking.admin({**client.client_properties(conf), **conf.kafka})
+
+
+def _listed(asker: AdminClient) -> list[Listed]:
+    answer = asker.list_consumer_groups(request_timeout=asking.REQUEST_S).result()
+    if answer.errors and not answer.valid:
+        raise answer.errors[0]
+    return sorted(Listed(str(one.group_id), one.state.name.lower()) for one in answer.valid)
 
 
 def _owners(told: ConsumerGroupDescription) -> dict[Part, Owner]:

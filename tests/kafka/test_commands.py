@@ -213,6 +213,7 @@ def test_lag_of_any_group(commands: Commands, topic: Any, group: str) -> None:
     assert (told["group"], told["state"], told["members"]) == (group, "empty", 0)
     assert (told["lag"], told["committed_per_s"], told["produced_per_s"]) == (6, 0.0, 0.0)
     assert [part["drain_s"] for part in told["partitions"]] == [None, 0.0]
+    assert f"{group}\tempty" in commands.out("lag")
     code, output, errors = commands.run("lag", group[:-1])
     assert (code, output) == (5, "")
     assert errors.startswith(f"error: group {group[:-1]} does not exist at")
