@@ -92,7 +92,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text"), WRONG, ids=lambda value: " ".join(value)[:40])
+@pytest.mark.parametrize(("arguments", "text"), WRONG)
 def test_wrong_flags_are_one_line_and_exit_2(arguments: list[str], text: str) -> None:
     done = command(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
