@@ -23,14 +23,17 @@ if TYPE_CHECKING:
         QueueFull,
         WorkerStartError,
     )
-    from kqmp.handler import Context
+    from kqmp.handler import DONE, RETRY, Context, Outcome
     from kqmp.message import Message
+    from kqmp.obs.metrics import Metrics
     from kqmp.pusher import Delivery, Pusher, PusherStatistics
     from kqmp.services import ServiceGroup
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DONE",
+    "RETRY",
     "BrokerError",
     "ConfigError",
     "Context",
@@ -43,6 +46,8 @@ __all__ = [
     "KqmpError",
     "Message",
     "MessageTooLarge",
+    "Metrics",
+    "Outcome",
     "PushError",
     "Pusher",
     "PusherConf",
@@ -55,10 +60,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DONE": "kqmp.handler",
+    "RETRY": "kqmp.handler",
     "Context": "kqmp.handler",
     "Delivery": "kqmp.pusher",
     "KqConf": "kqmp.config",
     "Message": "kqmp.message",
+    "Metrics": "kqmp.obs.metrics",
+    "Outcome": "kqmp.handler",
     "Pusher": "kqmp.pusher",
     "PusherConf": "kqmp.config",
     "PusherStatistics": "kqmp.pusher",

@@ -13,12 +13,19 @@ from typing import Any, Final
 
 import msgspec
 
-from kqmp.config import KqConf
+from kqmp.config import Duration, KqConf
+from kqmp.config.checks import shown
+from kqmp.config.units import parse_duration_ms
 from kqmp.errors import ConfigError, ExitCode, HandlerImportError, KqmpError
 from kqmp.handler import HandlerRef, inside_processor, ref_of
+from kqmp.obs.logs import level_name
+from kqmp.obs.metrics import Metrics
 from kqmp.roles import control
 from kqmp.roles.program import Engine, StopSignals, reader
 
+#: Bounds of `metrics_interval`.
+METRICS_LOW_MS: Final = 1000
+METRICS_HIGH_MS: Final = 3_600_000
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -36,11 +43,17 @@ class Queue:
         ...     Queue(conf, consume).start()
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - kq's options, by name only
         self,
         conf: KqConf,
         handler: Callable[..., Any] | object | str | None = None,
         *,
+        on_error: Callable[..., Any] | str | None = None,
+        metrics: Callable[[Metrics], object] | None = None,
+        metrics_interval: Duration = 60,
+        commit_interval: Duration | None = None,
+        queue_capacity: int | None = None,
+        max_wait: Duration | None = None,
         logging: "bool | std_logging.Logger" = False,
         log_level: int | str | None = None,
     ) -> None:
@@ -50,6 +63,20 @@ class Queue:
             conf: what to consume.
             handler: a function, a class or an object with `consume`, at the top level of a module,
                 or its name as "module:name". None: `conf.handler` names it.
+            on_error: a function at the top level of a module, or its name, which a processor calls
+                with each message whose handler raised, and with the error, instead of logging it:
+                kq's error handler. It may return `kqmp.DONE` (pass over, commit) or `kqmp.RETRY`
+                (call the handler again after a back-off, meanwhile the lane waits), whatever
+                ForceCommit says, or None. A method `on_error` of the handler does the same; this
+                one wins. Messages then carry timestamp and headers also for a (key, value) handler,
+                unless its object says otherwise with `columns`.
+            metrics: called in this process, on a thread of its own, with the `Metrics` of each
+                interval and with those of the rest at the end. What it raises is logged. Not called
+                where `kqmp run` runs this queue, as there is no program then.
+            metrics_interval: how often, from 1 s to 1 h.
+            commit_interval: changes that field of `conf`, as kq's option of that name does.
+            queue_capacity: the same.
+            max_wait: the same.
             logging: where log records of all processes go. False: to the program's stderr. True:
                 to the program's own `logging`, under their own names (those of kqmp begin with
                 "kqmp"); what the processes print to stderr becomes a warning there. A Logger: the
@@ -67,9 +94,25 @@ class Queue:
             raise ConfigError(msg)
         if handler is None and not conf.handler:
             raise ConfigError("handler: missing; pass it to Queue, or set handler in KqConf")
-        self._conf = conf
-        self._ref = ref_of(conf.handler if handler is None else handler)
+        options = {
+            "commit_interval": commit_interval,
+            "queue_capacity": queue_capacity,
+            "max_wait": max_wait,
+        }
+        changes = {name: value for name, value in options.items() if value is not None}
+        self._conf = conf.replace(**changes) if changes else conf
+        ref = ref_of(conf.handler if handler is None else handler)
+        self._ref = msgspec.structs.replace(ref, on_error=_error_ref(on_error))
+        function: object = metrics
+        if function is not None and not callable(function):
+            msg = f"metrics: {shown(function)} cannot be called; pass a function of one argument"
+            raise ConfigError(msg)
+        self._metrics = metrics
+        self._metrics_interval_ms = _interval_ms(metrics_interval) if metrics else 0
         self._logger = std_logging.getLogger("kqmp") if logging is True else (logging or None)
+        said = conf.log.level
+        if log_level is None and said is not None:
+            log_level = level_name(said)
         self._level = _level(log_level, self._logger)
         self._engine: Engine | None = None
         self._lock = threading.Lock()
@@ -189,15 +232,37 @@ class Queue:
                 live=live and pipes is None,
                 logs_fd=-1 if pipes is None else pipes.theirs.fileno(),
                 log_level=self._level,
-                log_encoding="plain" if pipes is None else "json",
+                log_encoding=(self._conf.log.encoding or "plain") if pipes is None else "json",
+                metrics_interval_ms=self._metrics_interval_ms,
             )
-            self._engine = Engine(spec, pipes, changed)
+            self._engine = Engine(spec, pipes, changed, self._metrics)
             return self._engine
 
     def _finish(self, engine: Engine) -> KqmpError | None:
         if self._engine is engine:
             self._engine = None
         return engine.error()
+
+
+def _error_ref(on_error: Callable[..., Any] | str | None) -> HandlerRef | None:
+    if on_error is None:
+        return None
+    try:
+        return ref_of(on_error)
+    except HandlerImportError as error:
+        text = str(error)
+        raise HandlerImportError(f"on_error{text.removeprefix('handler')}") from None
+
+
+def _interval_ms(interval: Duration) -> int:
+    try:
+        interval_ms = parse_duration_ms(interval)
+    except (ValueError, TypeError):
+        interval_ms = 0
+    if not METRICS_LOW_MS <= interval_ms <= METRICS_HIGH_MS:
+        text = f"metrics_interval: {shown(interval)} is not allowed; use a duration from 1s to 1h"
+        raise ConfigError(text)
+    return interval_ms
 
 
 def _level(wanted: int | str | None, logger: std_logging.Logger | None) -> str:

@@ -7,6 +7,7 @@ knows `refs` only.
 
 from kqmp.handler.forms import Context, Handler, wrap
 from kqmp.handler.loading import inside_processor, mark_processor, resolve
+from kqmp.handler.outcome import DONE, RETRY, Outcome
 from kqmp.handler.refs import (
     COLUMNS,
     MAIN_MODULE,
@@ -19,12 +20,15 @@ from kqmp.handler.refs import (
 
 __all__ = [
     "COLUMNS",
+    "DONE",
     "MAIN_MODULE",
+    "RETRY",
     "Context",
     "Form",
     "Handler",
     "HandlerInfo",
     "HandlerRef",
+    "Outcome",
     "inside_processor",
     "load",
     "mark_processor",

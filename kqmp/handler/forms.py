@@ -14,8 +14,9 @@ from typing import Any, cast
 
 from kqmp.errors import HandlerImportError
 from kqmp.handler.hints import Hint, hints_of, signature_of
-from kqmp.handler.loading import trace_of
+from kqmp.handler.loading import resolve, trace_of
 from kqmp.handler.refs import COLUMNS, Form, HandlerInfo, HandlerRef
+from kqmp.message import Message
 
 _KEY_NAMES = frozenset({"key", "k", "val", "value", "v"})
 _MESSAGE_NAMES = frozenset({"message", "msg", "record"})
@@ -63,6 +64,8 @@ class Handler:
     columns: frozenset[str]
     on_setup: Callable[[Context], object] | None = None
     on_close: Callable[[], object] | None = None
+    #: on_error(message, error): what raised, and its say in what becomes of the message.
+    on_error: Callable[[Message, Exception], object] | None = None
 
     def setup(self, context: Context) -> None:
         """Call the handler's `setup`, if it has one. What it raises is passed on."""
@@ -99,13 +102,15 @@ def wrap(obj: object, ref: HandlerRef) -> Handler:
     _require_plain(name, call)
     parameters, hints = _parameters(name, call)
     form = _form(name, parameters, hints)
+    on_error = _error_hook(name, hooks, ref.on_error)
     return Handler(
         name=name,
         form=form,
         call=call if form == "message" else _decoding(call, hints),
-        columns=_columns(name, obj if hooks is None else hooks, form),
+        columns=_columns(name, obj if hooks is None else hooks, form, on_error),
         on_setup=_setup(name, hooks),
         on_close=_hook(name, hooks, "close"),
+        on_error=on_error,
     )
 
 
@@ -287,8 +292,8 @@ def _decoding(call: Callable[..., object], hints: dict[str, Hint]) -> Callable[.
             return call
 
 
-def _columns(name: str, obj: object, form: Form) -> frozenset[str]:
-    if form == "key_value":
+def _columns(name: str, obj: object, form: Form, on_error: object) -> frozenset[str]:
+    if form == "key_value" and on_error is None:
         # An attribute `columns` is then the user's own affair.
         return frozenset()
     wanted = getattr(obj, "columns", COLUMNS)
@@ -303,20 +308,44 @@ def _columns(name: str, obj: object, form: Form) -> frozenset[str]:
     return chosen
 
 
-def _hook(name: str, obj: object, attribute: str) -> Callable[..., object] | None:
-    hook = getattr(obj, attribute, None)
+def _error_hook(
+    name: str, obj: object, ref: HandlerRef | None
+) -> Callable[[Message, Exception], object] | None:
+    """Return `on_error`: the function that a `Queue` was given, else the handler's method."""
+    hook = getattr(obj, "on_error", None) if ref is None else resolve(ref)
     if hook is None:
         return None
+    called = _callable_hook(name, hook, "on_error")
+    try:
+        signature_of(called).bind(None, None)
+    except TypeError:
+        listed = ", ".join(p.name for p in _parameters_of(called))
+        text = f"its on_error takes ({listed}), but is called with (message, error)"
+        raise _error(name, text) from None
+    except ValueError:
+        pass  # not written in Python: its parameters cannot be known
+    return called
+
+
+def _callable_hook(name: str, hook: object, attribute: str) -> Callable[..., object]:
     if not callable(hook):
         raise _error(name, f"its {attribute} is not callable but {type(hook).__qualname__}")
     if inspect.iscoroutinefunction(hook):
         raise _error(name, f"its {attribute} is async: write it as a plain def")
+    return cast("Callable[..., object]", hook)
+
+
+def _hook(name: str, obj: object, attribute: str) -> Callable[..., object] | None:
+    found = getattr(obj, attribute, None)
+    if found is None:
+        return None
+    hook = _callable_hook(name, found, attribute)
     required = [p.name for p in _parameters_of(hook) if _is_required(p)]
     if len(required) > (attribute == "setup"):
         allowed = "(context) or nothing" if attribute == "setup" else "nothing"
         listed = ", ".join(required)
         raise _error(name, f"its {attribute} takes ({listed}), but is called with {allowed}")
-    return cast("Callable[..., object]", hook)
+    return hook
 
 
 def _parameters_of(hook: Callable[..., object]) -> list[inspect.Parameter]:

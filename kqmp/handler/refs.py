@@ -44,6 +44,8 @@ class HandlerRef(msgspec.Struct, frozen=True, kw_only=True):
     sys_path: tuple[str, ...] = ()
     #: The program's `sys.argv`, for scripts that read it at their top level; () = leave it.
     argv: tuple[str, ...] = ()
+    #: The function that is told of failures, where it is none of the handler's own.
+    on_error: "HandlerRef | None" = None
 
     @property
     def module(self) -> str:

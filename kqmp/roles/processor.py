@@ -22,7 +22,7 @@ from setproctitle import setproctitle
 
 from kqmp.core.backoff import delay_s
 from kqmp.errors import ExitCode, HandlerImportError, KqmpError
-from kqmp.handler import Context, Handler, HandlerRef, load, mark_processor
+from kqmp.handler import Context, Handler, HandlerRef, Outcome, load, mark_processor
 from kqmp.handler.loading import trace_of
 from kqmp.message import Columns, Message
 from kqmp.obs import histogram, logs
@@ -32,6 +32,7 @@ from kqmp.ring.frame import Frame
 from kqmp.ring.lane import LaneReader
 from kqmp.ring.log import EndsReader
 from kqmp.roles import control
+from kqmp.roles.errorhook import ErrorHook
 from kqmp.roles.spawn import become_child, first_message
 from kqmp.roles.stdio import outlive_readers
 
@@ -57,6 +58,7 @@ class Processor:
         self._spec = spec
         self._channel = channel
         self._handler = handler
+        self._on_error = ErrorHook(handler, log)
         self._lane = LaneReader(spec.lane_fd)
         self._lane.adopt()
         self._ends = EndsReader(spec.dispatch_fd, spec.index)
@@ -94,6 +96,7 @@ class Processor:
     def close(self) -> None:
         """Report what the rate limit held back."""
         self._limit.report_all()
+        self._on_error.close()
 
     def _wait(self) -> None:
         """Sleep until the doorbell rings, a control message comes, or `WAIT_S` passed."""
@@ -253,14 +256,28 @@ class Processor:
 
     def _failed(self, frame: Frame, index: int, error: Exception) -> bool:
         """Deal with a message whose handler raised; return whether it is done."""
-        self._report(frame, index, error)
-        if not self._spec.force_commit and not self._retry(frame, index):
-            return False
-        if self._spec.force_commit:
+        failure: Exception | None = error
+        attempt = 0
+        while failure is not None and not self._passes_over(frame, index, failure):
+            attempt += 1
+            if not self._waited(frame, attempt):
+                return False
+            failure = self._retry(frame, index)
+        if failure is not None:
             # SAFETY: sole writer; counted before the cursor passes it.
             self._words[w.FAILED] += 1
         self._lane.cursor_word[0] = frame.first + index + 1
         return True
+
+    def _passes_over(self, frame: Frame, index: int, error: Exception) -> bool:
+        """Have a failure told, to `on_error` or else the log; return whether that is all."""
+        if not self._on_error:
+            self._report(frame, index, error)
+            return self._spec.force_commit
+        said, is_told = self._on_error(self._message(frame, index), error)
+        if not is_told:
+            self._report(frame, index, error)
+        return self._spec.force_commit if said is None else said is Outcome.DONE
 
     def _report(self, frame: Frame, index: int, error: Exception) -> None:
         """Log a failure; only so many a minute of one kind are written out."""
@@ -273,31 +290,31 @@ class Processor:
                 ),
             )
 
-    def _retry(self, frame: Frame, index: int) -> bool:
-        """Call the handler on one message until it succeeds; False if told to stop meanwhile.
+    def _waited(self, frame: Frame, attempt: int) -> bool:
+        """Wait before a message is tried again; False if told to stop meanwhile.
 
         The lane waits: later messages of it, of this key and of others, stay behind.
         """
-        attempt = 0
-        while True:
-            attempt += 1
-            deadline = time.monotonic() + delay_s(attempt, RETRY_FIRST_S, RETRY_MOST_S)
-            # A death while it only waits is not the message's doing.
-            self._words[w.STATE] = w.STATE_OUTSIDE
-            while (left := deadline - time.monotonic()) > 0:
-                self._channel_wait(min(left, WAIT_S))
-                if self._stopping:
-                    return False
-            self._words[w.STATE] = frame.first + frame.count
-            self._words[w.RETRIED] += 1
-            try:
-                next(self._calls(frame, index, index + 1))
-            except MemoryError:
-                raise
-            except Exception as error:  # noqa: BLE001 - a handler may raise anything
-                self._report(frame, index, error)
-            else:
-                return True
+        deadline = time.monotonic() + delay_s(attempt, RETRY_FIRST_S, RETRY_MOST_S)
+        # A death while it only waits is not the message's doing.
+        self._words[w.STATE] = w.STATE_OUTSIDE
+        while (left := deadline - time.monotonic()) > 0:
+            self._channel_wait(min(left, WAIT_S))
+            if self._stopping:
+                return False
+        self._words[w.STATE] = frame.first + frame.count
+        return True
+
+    def _retry(self, frame: Frame, index: int) -> Exception | None:
+        """Call the handler on one message again; return what it raised."""
+        self._words[w.RETRIED] += 1
+        try:
+            next(self._calls(frame, index, index + 1))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a handler may raise anything
+            return error
+        return None
 
     def _channel_wait(self, timeout_s: float) -> None:
         stop = any(isinstance(m, control.Stop) for m in self._channel.wait(timeout_s))

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from kqmp.errors import (
     BrokerError,
     ConfigError,
@@ -26,7 +28,9 @@ from kqmp.errors import (
     WorkerStartError,
 )
 from kqmp.obs import logs
+from kqmp.obs.metrics import Metrics
 from kqmp.roles import control
+from kqmp.roles.meter import Meter
 from kqmp.roles.pipes import PipeReader
 from kqmp.roles.spawn import FOR_THE_COORDINATOR, spawn
 
@@ -51,6 +55,7 @@ class Engine:
         spec: control.EngineSpec,
         pipes: PipeReader | None,
         changed: Callable[[], None] | None = None,
+        metrics: Callable[[Metrics], object] | None = None,
     ) -> None:
         """Start the coordinator; wait for nothing.
 
@@ -59,6 +64,7 @@ class Engine:
             pipes: reads the log records of all processes, and is ours from now on; its socket is
                 `spec.logs_fd`. None = they go to the program's stderr.
             changed: called when it has `started` and when it has `ended`, on its own thread.
+            metrics: called with those that the coordinator sends, on a thread of its own.
 
         Raises:
             WorkerStartError: the system refuses another process.
@@ -79,6 +85,7 @@ class Engine:
             raise
         if pipes is not None:
             pipes.theirs.close()
+        self._meter = None if metrics is None else Meter(metrics)
         _engines.add(self)
         threading.Thread(target=self._watch, name="kqmp-queue", daemon=True).start()
 
@@ -135,6 +142,8 @@ class Engine:
             if self._pipes is not None:
                 self._pipes.close()
             self._child.close()
+            if self._meter is not None:
+                self._meter.close()
             self.ended.set()
             self.started.set()
             self._changed()
@@ -154,6 +163,9 @@ class Engine:
         for message in self._child.channel.receive():
             if isinstance(message, control.Ended):
                 self._last_word = message
+            elif isinstance(message, control.Metered):
+                if self._meter is not None:
+                    self._meter.put(msgspec.msgpack.decode(message.metrics, type=Metrics))
             elif isinstance(message, control.Started):
                 self.started.set()
                 self._changed()

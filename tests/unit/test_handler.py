@@ -845,3 +845,50 @@ def test_load_is_resolve_and_wrap(one):
     assert isinstance(handler, Handler)
     again = handler_package.wrap(sys.modules["mqs"].consume, parse_target("mqs:consume"))
     assert again == handler
+
+
+def test_a_method_on_error_is_told_of_failures(one):
+    handler = one(
+        """
+        class Thumb:
+            def consume(self, key, value): ...
+            def on_error(self, message, error): return message.offset, error.args
+        class Bare(Thumb):
+            columns = ()
+        def consume(key, value): ...
+        """,
+        "Thumb",
+    )
+    assert handler.on_error(Message.of(offset=7), ValueError("x")) == (7, ("x",))
+    # What failed is shown whole, as kq's error handler sees it, unless that is not wanted.
+    assert handler.columns == {"headers", "timestamp"}
+    assert load(parse_target("mqs:Bare")).columns == frozenset()
+    plain = load(parse_target("mqs:consume"))
+    assert (plain.on_error, plain.columns) == (None, frozenset())
+
+
+def test_a_function_on_error_is_found_by_its_own_name(app):
+    ref = parse_target("mqs:Thumb", str(app("mqs.py", """
+        class Thumb:
+            def consume(self, message): ...
+            def on_error(self, message, error): return "method"
+        def told(message, error=None, *rest): return "function"
+    """)))  # fmt: skip
+    given = msgspec.structs.replace(ref, on_error=parse_target("mqs:told"))
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(given), type=HandlerRef)
+    assert load(sent).on_error(None, None) == "function"
+    assert load(ref).on_error(None, None) == "method"
+
+
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        ("def on_error(self, error): ...", "its on_error takes (error), but is called with (mes"),
+        ("def on_error(self, m, e, key): ...", "its on_error takes (m, e, key), but is called"),
+        ("async def on_error(self, m, e): ...", "its on_error is async: write it as a plain def"),
+        ("on_error = 5", "its on_error is not callable but int"),
+    ],
+)
+def test_an_on_error_that_cannot_be_called_is_refused(one, definition, reason):
+    source = f"class Thumb:\n  def consume(self, key, value): ...\n  {definition}"
+    assert reason in refused(one, source, "Thumb")

@@ -10,6 +10,7 @@ from kqmp.config import KEYS
 from kqmp.engine import _level
 from kqmp.errors import EngineEnded, ExitCode
 from kqmp.handler import loading
+from kqmp.roles.meter import Meter
 from kqmp.roles.program import Engine
 
 CONF = KqConf(brokers="127.0.0.1:1", group="g", topic="t", name="mq", password="pw-1", username="u")
@@ -36,6 +37,64 @@ def test_the_handler_may_be_named_in_the_configuration():
     named = Queue(CONF.replace(handler="mqs:consume"))
     assert "mqs:consume" in repr(named)
     assert "other:consume" in repr(Queue(CONF.replace(handler="mqs:consume"), "other:consume"))
+
+
+def on_error(message, error): ...
+
+
+def test_kqs_options_go_by_their_names():
+    queue = Queue(
+        CONF, consume, commit_interval="5s", queue_capacity=7, max_wait=0.2, on_error=on_error
+    )
+    assert (queue.conf.commit_interval_ms, queue.conf.queue_capacity) == (5000, 7)
+    assert queue.conf.max_wait_ms == 200
+    ref, _ = queue.__kqmp_queue__()
+    assert ref.on_error is not None
+    assert ref.on_error.target == f"{__name__}:on_error"
+    assert Queue(CONF, consume).conf is CONF
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"commit_interval": "5"}, "commit_interval: '5' is not allowed; use a duration"),
+        ({"queue_capacity": 0}, "queue_capacity: 0 is not allowed; use a whole number from 1"),
+        ({"max_wait": "1h"}, "max_wait: '1h' is not allowed"),
+        ({"metrics": 5}, "metrics: 5 cannot be called; pass a function of one argument"),
+        (
+            {"metrics": print, "metrics_interval": "10ms"},
+            "metrics_interval: '10ms' is not allowed; use a duration from 1s to 1h",
+        ),
+        ({"on_error": lambda message, error: None}, "on_error: a lambda has no name"),
+        ({"on_error": "somewhere"}, "on_error 'somewhere': write it as somewhere:function"),
+    ],
+)
+def test_an_option_that_is_wrong_is_refused(options, text):
+    with pytest.raises((ConfigError, HandlerImportError)) as caught:
+        Queue(CONF, consume, **options)
+    assert str(caught.value).startswith(text)
+
+
+def test_the_level_of_the_configuration_is_that_of_the_log():
+    chatty = CONF.replace(log={"level": "severe"})
+    assert Queue(chatty, consume)._level == "CRITICAL"
+    assert Queue(chatty, consume, log_level="debug")._level == "DEBUG"
+
+
+def test_a_metrics_function_may_raise_and_stop_the_thread_of_nobody_else(caplog):
+    seen = []
+
+    def function(metrics):
+        seen.append(metrics)
+        if metrics == "bad":
+            raise SystemExit(3)
+
+    meter = Meter(function)
+    for metrics in ("good", "bad", "good again"):
+        meter.put(metrics)
+    meter.close()
+    assert seen == ["good", "bad", "good again"]
+    assert "metrics: the function failed" in caplog.text
 
 
 def test_a_configuration_that_is_none_is_refused():
