@@ -1,11 +1,13 @@
 """Real Kafka for one run of the script, its loaded topics, and what a group has committed."""
 
 import sys
+import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from perf.lib.processes import ROOT, RunFailed, Tree
@@ -35,10 +37,14 @@ class Load:
 class Broker:
     """One Kafka node of our own on a free port, gone at the end with all its data."""
 
-    def __init__(self) -> None:
-        """Describe it; `with` starts it."""
+    def __init__(self, properties: Mapping[str, str] | None = None) -> None:
+        """Describe it; `with` starts it.
+
+        Args:
+            properties: broker settings beyond the usual ones.
+        """
         delay = {"group.initial.rebalance.delay.ms": str(REBALANCE_DELAY_MS)}
-        self._cluster = Cluster(nodes=1, properties=delay)
+        self._cluster = Cluster(nodes=1, properties={**delay, **(properties or {})})
         self._topics: dict[Load, str] = {}
 
     def __enter__(self) -> Self:
@@ -68,6 +74,26 @@ class Broker:
             self._topics[load] = name
         return self._topics[load]
 
+    def new_topic(self, partitions: int) -> str:
+        """Make an empty topic; return when every partition of it answers."""
+        name = f"perf-{uuid.uuid4().hex[:8]}"
+        new = NewTopic(name, num_partitions=partitions, replication_factor=1)
+        self._admin.create_topics([new])[name].result(REQUEST_TIMEOUT_S)
+        deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            try:
+                self.end_sum(name, partitions)
+            except KafkaException:  # it has no leader yet
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.05)
+            else:
+                return name
+
+    def drop_topic(self, name: str) -> None:
+        """Remove a topic."""
+        self._admin.delete_topics([name])[name].result(REQUEST_TIMEOUT_S)
+
     def _fill(self, name: str, load: Load) -> None:
         command = [sys.executable, "-m", "perf.lib.load", name, "--brokers", self.address]
         for option in ("count", "keys", "sleeper_at"):
@@ -78,7 +104,7 @@ class Broker:
                 raise RunFailed(tree.complaint(f"loading {name} failed"))
         finally:
             tree.kill()
-        found = self._end_sum(name, load.partitions)
+        found = self.end_sum(name, load.partitions)
         if found != load.count:
             raise RunFailed(f"{name} holds {found} messages instead of {load.count}")
 
@@ -96,7 +122,8 @@ class Broker:
             consumer.close()
         return sum(max(0, part.offset) for part in answer)
 
-    def _end_sum(self, topic: str, partitions: int) -> int:
+    def end_sum(self, topic: str, partitions: int) -> int:
+        """Return how many messages a topic holds that never lost any."""
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": "perf"})
         try:
             return sum(

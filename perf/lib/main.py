@@ -90,17 +90,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="small sizes, one round: does it work at all?"
     )
-    parser.add_argument("--rounds", type=_positive, help="interleaved rounds (default 5)")
+    parser.add_argument("--rounds", type=positive, help="interleaved rounds (default 5)")
     parser.add_argument(
-        "--rows", type=_names(ROWS), default=tuple(ROWS), help=f"some of {','.join(ROWS)}"
+        "--rows", type=names_of(ROWS), default=tuple(ROWS), help=f"some of {','.join(ROWS)}"
     )
     parser.add_argument(
         "--engines",
-        type=_names(ENGINES),
+        type=names_of(ENGINES),
         default=tuple(ENGINES),
         help=f"some of {','.join(ENGINES)}; targets that need others are left out",
     )
-    parser.add_argument("--messages", type=_positive, help="of a no-op run (default 4,000,000)")
+    parser.add_argument("--messages", type=positive, help="of a no-op run (default 4,000,000)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="passed to kqmp run"
     )
@@ -110,14 +110,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     number = int(text.replace(",", "").replace("_", ""))
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
 
 
-def _names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+def names_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
         unknown = [name for name in names if name not in known]

@@ -76,7 +76,13 @@ class Tree:
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise RunFailed(self.complaint(f"still runs {timeout_s:.0f} s after SIGTERM")) from None
+            raise RunFailed(self.complaint(f"still runs after {timeout_s:.0f} s")) from None
+
+    def output(self) -> str:
+        """Return all it wrote so far."""
+        self._output.flush()
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
     def complaint(self, text: str) -> str:
         """Return `text` with the end of the output."""

@@ -13,6 +13,8 @@ import confluent_kafka
 from perf.lib.engines import CORES, ENGINES
 from perf.lib.rows import WORK_S, Result
 
+#: Rows whose handlers take `WORK_S` of CPU.
+IDEAL_ROWS = ("work", "one-partition")
 #: More than this part of the machine busy before anything runs makes figures doubtful.
 NEIGHBOUR_MAX = 0.05
 
@@ -44,8 +46,8 @@ def series_lines(name: str, result: Result) -> list[str]:
         rate = statistics.median(rates)
         cpu_us = statistics.median(run.cpu_us for run in runs)
         text = f"  {engine:<10}{rate:>12,.0f}/s  ({min(rates):,.0f} to {max(rates):,.0f})"
-        text += f"  {cpu_us:,.2f} us CPU a message"
-        if name != "noop":
+        text += f"  {cpu_us:,.2f} us CPU a message" if cpu_us else ""
+        if name in IDEAL_ROWS:
             text += f"  {rate * WORK_S / CORES:.3f} of ideal"
         lines.append(text)
     return lines
