@@ -113,7 +113,8 @@ def open_producer(conf: PusherConf, on_delivery: DeliveryReport) -> Opened:
         ConfigError: librdkafka refuses a property.
         BrokerError: no broker answers or they refuse us, or the topic is missing.
     """
-    with asking.Cluster(conf, "kqmp-pusher") as cluster:
+    way = conf.replace(kafka=_access(conf))
+    with asking.Cluster(way, "kqmp-pusher") as cluster:
         limit = None
         if not conf.allow_auto_topic_creation:
             asking.topic_of(cluster, conf.topic)

@@ -1,0 +1,303 @@
+"""`Pusher` on librdkafka's mock cluster: counted, told, waited for, and never lost unseen."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import confluent_kafka as ck
+import pytest
+
+from kqmp import (
+    BrokerError,
+    ConfigError,
+    DeliveryError,
+    Message,
+    MessageTooLarge,
+    Pusher,
+    PusherConf,
+    PushError,
+    QueueFull,
+)
+from kqmp.kafka import asking
+from kqmp.kafka.mock import MockHost
+from kqmp.kafka.plain import log_bounds
+from tests.support.kafka import ROOT
+
+TOPIC = "orders"
+LIMIT = 50_000
+#: The mock knows no topic's limit, and waiting for its answer takes seconds.
+KAFKA: dict[str, str | float] = {"message.max.bytes": LIMIT}
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def host() -> Iterator[MockHost]:
+    with MockHost(TOPIC, 4) as running:
+        yield running
+
+
+def pusher(host: MockHost, **more: Any) -> Pusher:
+    kafka = {**KAFKA, **more.pop("kafka", {})}
+    return Pusher(host.bootstrap, TOPIC, kafka=kafka, **more)
+
+
+def records(host: MockHost, count: int) -> list[ck.Message]:
+    """Read the first messages of the topic, sorted by partition and offset."""
+    consumer = ck.Consumer(
+        {"bootstrap.servers": host.bootstrap, "group.id": "g", "auto.offset.reset": "earliest"}
+    )
+    try:
+        consumer.assign([ck.TopicPartition(TOPIC, number, 0) for number in range(4)])
+        found: list[ck.Message] = []
+        while len(found) < count:
+            found += consumer.consume(count - len(found), timeout=10)
+        return sorted(found, key=lambda record: (record.partition() or 0, record.offset() or 0))
+    finally:
+        consumer.close()
+
+
+def test_what_is_pushed_arrives_with_key_and_headers(host: MockHost) -> None:
+    with pusher(host) as one:
+        one.push({"amount": 12}, "customer-7", {"trace": "1", "empty": None})
+        one.push_with_key("customer-7", "text")
+        one.kpush(b"customer-7", b"bytes")
+        one.push(None, "customer-7")
+    found = records(host, 4)
+    assert [record.value() for record in found] == [b'{"amount":12}', b"text", b"bytes", None]
+    assert {record.key() for record in found} == {b"customer-7"}
+    assert found[0].headers() == [("trace", b"1"), ("empty", None)]
+    assert one.statistics() == (4, 4, 0, 0)
+    with pytest.raises(PushError, match="closed"):
+        one.push("late")
+    one.close()
+
+
+def test_many_threads_push_at_once_and_all_is_counted(host: MockHost) -> None:
+    one = pusher(host)
+
+    def push_many() -> None:
+        for number in range(2000):
+            one.push(b"value", str(number))
+
+    threads = [threading.Thread(target=push_many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert one.statistics().pushed == 8000
+    assert one.flush(30) == 0
+    assert one.statistics() == (8000, 8000, 0, 0)
+    one.close()
+    assert log_bounds(host.bootstrap, TOPIC)[1] == 8000
+
+
+def test_a_message_that_is_too_large_fails_alone_with_its_size(host: MockHost) -> None:
+    with pusher(host) as one:
+        one.push("before")
+        with pytest.raises(MessageTooLarge, match=r"60,001 bytes .* limit is 50,000") as caught:
+            one.push(b"x" * 60_000, "k")
+        one.push("after")
+    assert (caught.value.size, caught.value.limit) == (60_001, LIMIT)
+    assert one.statistics() == (2, 2, 0, 0)
+
+
+def test_bad_values_name_themselves_and_harm_nobody(host: MockHost) -> None:
+    with pusher(host) as one:
+        with pytest.raises(TypeError, match="value must be str, bytes"):
+            one.push(5)
+        with pytest.raises(TypeError, match="key must be str, bytes or None, not int"):
+            one.push("v", 5)  # type: ignore[arg-type]
+        with pytest.raises(PushError, match="half of a surrogate pair"):
+            one.push("caf\udce9")
+    assert one.statistics().pushed == 0
+
+
+def test_a_full_queue_blocks_for_max_block_and_what_is_lost_is_told(host: MockHost) -> None:
+    told: list[tuple[Message, DeliveryError]] = []
+    one = pusher(
+        host,
+        max_block="10ms",
+        kafka={"queue.buffering.max.messages": 3},
+        on_error=lambda message, error: told.append((message, error)),
+    )
+    host.close()
+    for number in range(3):
+        one.push(f"v{number}", "k", {"n": str(number)})
+    with pytest.raises(QueueFull, match=r"3 messages wait .* 0.01 s \(MaxBlock\)"):
+        one.push("one too many")
+    assert one.statistics() == (3, 0, 0, 3)
+    assert one.flush(0) == 3
+    with pytest.raises(PushError, match=r"orders: 3 of 3 messages were lost; the first: .*closed"):
+        one.close(0)
+    assert sorted((m.value or b"", m.headers) for m, _ in told) == [
+        (b"v%d" % number, (("n", b"%d" % number),)) for number in range(3)
+    ]
+    assert {error.code for _, error in told} <= {"_PURGE_QUEUE", "_PURGE_INFLIGHT"}
+    assert one.statistics() == (3, 0, 3, 0)
+
+
+def test_failures_that_on_error_takes_care_of_are_no_loss(host: MockHost) -> None:
+    one = pusher(
+        host, flush_interval=0, kafka={"message.timeout.ms": 100}, on_error=lambda *_: True
+    )
+    host.close()
+    one.push("v")
+    assert one.flush(30) == 1
+    assert one.flush(30) == 0
+    assert one.statistics() == (1, 0, 1, 0)
+    one.close()
+
+
+def test_a_failing_on_error_is_logged_and_the_message_counts_as_lost(
+    host: MockHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(message: Message, error: DeliveryError) -> None:
+        raise RuntimeError("no wind today")
+
+    one = pusher(host, flush_interval=0, kafka={"message.timeout.ms": 100}, on_error=broken)
+    host.close()
+    with caplog.at_level(logging.ERROR, "kqmp.pusher"):
+        one.push("v")
+        with pytest.raises(PushError, match="1 of 1 messages were lost"), one:
+            one.flush()
+    assert "on_error failed" in caplog.text
+
+
+def test_a_report_comes_though_nobody_pushes_or_flushes(host: MockHost) -> None:
+    heard = threading.Event()
+    one = pusher(
+        host,
+        flush_interval=0,
+        kafka={"message.timeout.ms": 100},
+        on_error=lambda *_: heard.set(),
+    )
+    host.close()
+    one.push("v")
+    assert heard.wait(30)
+    with pytest.raises(PushError, match="1 of 1 messages were lost"):
+        one.close()
+
+
+def test_sync_returns_the_place_and_raises_what_failed(host: MockHost) -> None:
+    with pusher(host, sync=True) as one:
+        first, second = one.push("a", "k"), one.push("b", "k", {"h": "x"})
+    assert first is not None
+    assert second is not None
+    assert (first.topic, second.offset) == (TOPIC, first.offset + 1)
+    assert one.statistics() == (2, 2, 0, 0)
+    one = pusher(host, sync=True, kafka={"message.timeout.ms": 100})
+    host.close()
+    with pytest.raises(DeliveryError, match=r"a message of 2 bytes to orders.* not delivered"):
+        one.push("c", "k")
+    assert one.statistics() == (1, 0, 1, 0)
+    one.close()
+
+
+def test_apush_waits_without_blocking_the_loop(host: MockHost) -> None:
+    async def program() -> None:
+        async with pusher(host, flush_interval="15m") as one:
+            pushes = [one.apush(f"v{number}", str(number)) for number in range(500)]
+            places = await asyncio.gather(*pushes)
+            assert len(set(places)) == 500
+            with pytest.raises(MessageTooLarge):
+                await one.apush(b"x" * 60_000)
+
+    asyncio.run(program())
+    assert log_bounds(host.bootstrap, TOPIC)[1] == 500
+
+
+def test_apush_raises_what_failed_and_a_cancelled_one_is_told(host: MockHost) -> None:
+    told: list[bytes | None] = []
+
+    async def program(one: Pusher) -> None:
+        with pytest.raises(DeliveryError):
+            await one.apush("awaited")
+        task = asyncio.create_task(one.apush("cancelled"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while not told:
+            await asyncio.sleep(0.01)
+
+    one = pusher(
+        host,
+        flush_interval=0,
+        kafka={"message.timeout.ms": 100},
+        on_error=lambda message, _: told.append(message.value),
+    )
+    host.close()
+    asyncio.run(program(one))
+    assert told == [b"cancelled"]
+    with pytest.raises(PushError, match="1 of 2 messages were lost"):
+        one.close()
+
+
+def test_a_queue_that_is_full_for_a_while_loses_nothing(host: MockHost) -> None:
+    with pusher(host, kafka={"queue.buffering.max.messages": 50}) as one:
+        for number in range(2000):
+            one.push(b"v", str(number))
+
+        async def program() -> None:
+            await asyncio.gather(*(one.apush(b"v", str(number)) for number in range(500)))
+
+        asyncio.run(program())
+    assert one.statistics() == (2500, 2500, 0, 0)
+
+
+def test_no_broker_is_one_error_with_what_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "REFUSED_S", 0.0)
+    with pytest.raises(BrokerError, match=r"no answer from 127.0.0.1:1: .*mend Brokers"):
+        Pusher("127.0.0.1:1", TOPIC)
+
+
+def test_a_property_that_librdkafka_refuses_is_named(host: MockHost) -> None:
+    with pytest.raises(ConfigError, match=r"no\.such\.property"):
+        pusher(host, kafka={"no.such.property": "x"})
+
+
+def test_from_config_takes_a_conf_or_a_parsed_section(host: MockHost) -> None:
+    section = {"Brokers": [host.bootstrap], "Topic": TOPIC, "Kafka": KAFKA}
+    for conf in (PusherConf.from_section(section), section):
+        with Pusher.from_config(conf) as one:
+            one.push("v")
+            assert one.name == TOPIC
+    with pytest.raises(ConfigError, match="must be a PusherConf or a map"):
+        Pusher.from_config("mq.yaml")  # type: ignore[arg-type]
+
+
+FORKS = f"""
+import os, sys
+from kqmp import Pusher
+pusher = Pusher(sys.argv[1], {TOPIC!r}, kafka={KAFKA!r}, flush_interval="15m")
+for _ in range(5):
+    pusher.push("parent")
+child = os.fork()
+if child == 0:
+    for _ in range(3):
+        pusher.push("child")
+    assert pusher.statistics().pushed == 3
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert pusher.statistics().pushed == 5
+"""
+
+
+def test_a_forked_child_has_its_own_and_the_end_of_a_program_sends_all(host: MockHost) -> None:
+    """Neither parent nor child closes its pusher, and both have nothing sent when they end."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS, host.bootstrap],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    values = [record.value() for record in records(host, 8)]
+    assert sorted(values) == [b"child"] * 3 + [b"parent"] * 5  # type: ignore[type-var]
