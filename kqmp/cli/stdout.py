@@ -22,14 +22,15 @@ class Stdout:
     """Standard output, in bytes."""
 
     def __init__(self, fd: int = 1) -> None:
-        """Look what `fd` is."""
+        """Look what `fd` is; if it is closed, open it on nothing.
+
+        Else the first connection to a broker would be that descriptor.
+        """
+        _reserve(fd)
         self._fd = fd
         self._watch = OutputWatch((fd,))
-        try:
-            #: Whether a person reads it, and not a program.
-            self.is_terminal = os.isatty(fd)
-        except OSError:
-            self.is_terminal = False
+        #: Whether a person reads it, and not a program.
+        self.is_terminal = os.isatty(fd)
         self.has_color = self.is_terminal and not os.environ.get("NO_COLOR")
 
     def write(self, data: bytes) -> None:
@@ -46,7 +47,7 @@ class Stdout:
             except BlockingIOError:  # somebody else made it so, through a descriptor we share
                 select.select([], [self._fd], [])
             except OSError as error:
-                if error.errno in (errno.EPIPE, errno.EBADF):
+                if error.errno in (errno.EPIPE, errno.EIO):
                     raise ReaderGone from None
                 click.echo(f"error: cannot write the output: {error.strerror}", err=True)
                 sys.exit(1)
@@ -63,3 +64,13 @@ class Stdout:
         """
         if self._watch.is_gone():
             raise ReaderGone
+
+
+def _reserve(fd: int) -> None:
+    try:
+        os.fstat(fd)
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        if nothing != fd:
+            os.dup2(nothing, fd)
+            os.close(nothing)
