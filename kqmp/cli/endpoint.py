@@ -23,6 +23,7 @@ _SHORTCUTS = {"brokers": "HOST:PORT,...", "topic": "NAME", "group": "NAME"}
 EXIT_CODES = """\b
 Exit codes:
     0  done, or nobody reads the output any more
+    1  the output cannot be written, as on a full disk
     2  the file, a flag or a librdkafka property is wrong
     5  no broker answered or it refused us, or what was named does not exist
   130  ended by Ctrl-C
