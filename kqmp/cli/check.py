@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import click
+import msgspec
 import psutil
 
 from kqmp.cli import options as flags
@@ -17,7 +18,7 @@ from kqmp.errors import ConfigError, ExitCode, KqmpError
 from kqmp.handler import parse_target
 from kqmp.kafka.check import look
 from kqmp.kafka.findings import Finding, counted
-from kqmp.roles import service
+from kqmp.roles import control, service
 
 _HELP = """Look at all that `kqmp run` needs, with the same TARGET and flags, and start nothing.
 
@@ -49,7 +50,7 @@ _MIB: Final = 1 << 20
 _PROCESS_BYTES: Final = 30 * _MIB
 _COLORS: Final = {"ok": "green", "note": "yellow", "error": "red"}
 
-_Findings = Generator[Finding, None, KqConf | None]
+_Findings = Generator[Finding, None, list[KqConf]]
 
 
 @click.command(help=_HELP, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,16 +105,20 @@ def findings(target: str | None, given: flags.Given) -> Iterator[Finding | str]:
     except ConfigError as error:
         problems = error.problems
     if not several:
-        conf = yield from _look_at_conf(target, given, loaded, problems)
-        yield from _look_at_machine([] if conf is None else [conf])
-        yield from _look_at_brokers(conf)
+        confs = yield from _look_at_conf(target, given, loaded, problems)
+        yield from _look_at_machine(confs)
+        if len(confs) < 2:
+            yield from _look_at_brokers(confs)
+        for conf in confs if len(confs) > 1 else []:
+            yield f"\n{conf.name}:"
+            yield from look(conf)
         return
     confs = []
     for consumer in several:
         yield f"{consumer.name}:"
-        conf = yield from _look_at_conf(None, given, consumer.loaded, consumer.problems)
-        yield from _look_at_brokers(conf)
-        confs += [] if conf is None else [conf]
+        its = yield from _look_at_conf(None, given, consumer.loaded, consumer.problems)
+        yield from _look_at_brokers(its)
+        confs += its
         yield ""
     yield "together:"
     yield from _look_at_machine(confs)
@@ -125,12 +130,12 @@ def _look_at_machine(confs: Sequence[KqConf]) -> Iterator[Finding]:
         yield memory_finding(confs, psutil.virtual_memory().available)
 
 
-def _look_at_brokers(conf: KqConf | None) -> Iterator[Finding]:
-    if conf is None:
+def _look_at_brokers(confs: Sequence[KqConf]) -> Iterator[Finding]:
+    if not confs:
         text = "not looked at, since the configuration does not say what to look at: mend it first"
         yield Finding("note", "brokers", text)
     else:
-        yield from look(conf)
+        yield from look(confs[0])
 
 
 def _look_at_conf(
@@ -145,7 +150,7 @@ def _look_at_conf(
         problems: what is wrong with them.
 
     Returns:
-        The configuration, None if there is none.
+        The configuration, several of a `ServiceGroup`; empty if there is none.
     """
     conf: KqConf | None = None
     if loaded is not None:
@@ -176,14 +181,15 @@ def _look_at_handler(
             the former was told already.
 
     Returns:
-        The configuration: `conf`, or that of the `Queue`.
+        The configuration: `conf`, or that of the `Queue`, or those of a `ServiceGroup`.
     """
+    known = [] if conf is None else [conf]
     name = target or ("" if conf is None else conf.handler)
     if not name:
         if conf is not None and not missing:
             text = "none: name it as TARGET, such as mqs:consume, or as Handler in the file"
             yield Finding("error", "handler", text, ExitCode.CONFIG)
-        return conf
+        return known
     try:
         order = service.Order(
             ref=parse_target(name), conf=conf, has_file=given.file is not None, missing=missing
@@ -191,23 +197,34 @@ def _look_at_handler(
         probed = service.probe(order)
     except KqmpError as error:
         yield Finding("error", "handler", _without_word(str(error)), error.exit_code)
-        return conf
-    yield Finding("ok", "handler", f"{probed.name} can be imported and called")
+        return known
+    for one in probed.group or [probed]:
+        yield Finding("ok", "handler", f"{one.name} can be imported and called")
     if conf is None and not missing:
-        return None
+        return []
+    if given.file is None:
+        order = service.Order(ref=order.ref, conf=conf, missing=missing)
+    return (yield from _look_at_probed(order, given, probed))
+
+
+def _look_at_probed(order: service.Order, given: flags.Given, probed: control.Probed) -> _Findings:
+    """Put together what a handler, a `Queue` or a `ServiceGroup` consumes."""
     try:
         if given.file is None:
-            order = service.Order(
-                ref=order.ref, conf=conf, missing=missing, changes=flags.changes(given)
-            )
-        plan = service.plan_of(order, probed)
+            order = msgspec.structs.replace(order, changes=flags.changes(given))
+        if probed.group:
+            orders = service.members(order, probed)
+            confs = [one.conf for one in orders if one.conf is not None]
+        else:
+            confs = [service.plan_of(order, probed).conf]
     except ConfigError as error:
         yield from _config_errors(error.problems)
-        return conf
-    if probed.conf:
-        text = f"of the Queue {probed.name}: {', '.join(plan.conf.describe())}"
-        yield Finding("ok", "config", text)
-    return plan.conf
+        return [] if order.conf is None else [order.conf]
+    for one, conf in zip(probed.group or [probed], confs, strict=True):
+        if one.conf:
+            text = f"of the Queue {one.name}: {', '.join(conf.describe())}"
+            yield Finding("ok", "config", text)
+    return confs
 
 
 def _without_word(text: str) -> str:

@@ -21,8 +21,8 @@ _HELP = """Consume a topic with a handler on every core, until SIGTERM or Ctrl-C
 
 TARGET is the handler as module:name, looked up in the current directory first: a function
 `consume(key, value)` or `consume(message)`, a class or an object with such a method `consume`. It
-may also be a `Queue`, or a function without parameters that returns one. Without TARGET the key
-Handler of the file names it.
+may also be a `Queue`, a `ServiceGroup` of queues, or a function without parameters that returns one
+of these. Without TARGET the key Handler of the file names it.
 
 A FILE with several consumers, sections with a Group, runs them all, each by its Handler and in
 processes of its own: they stop as one, and one that fails ends all with its exit code. With TARGET
@@ -73,7 +73,7 @@ def run(
     try:
         orders = _orders(target, flags.take(options), level, log_format or "")
         if len(orders) == 1:
-            code, _ = service.run(orders[0], live=True)
+            code, _ = service.run(orders[0], live=True, several=_run_all)
         else:
             code, _ = _run_all(orders)
     except KqmpError as error:

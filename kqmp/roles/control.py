@@ -149,6 +149,8 @@ class Probed(Message, frozen=True, gc=False, tag="probed"):
     name: str
     columns: list[str]
     conf: bytes = b""
+    #: The queues, if it was (or returned) a ServiceGroup: then nothing else but the name is set.
+    group: list["Probed"] = []
 
 
 class Start(Message, frozen=True, gc=False, tag="start"):

@@ -1,8 +1,8 @@
 """A probe: imports TARGET once, so that the coordinator never has to, and says what it is.
 
-TARGET is a handler, or it is a `Queue`, or a function without parameters that returns one. A
-short-lived process finds out, since importing runs the user's code: it hands back names and plain
-configuration, and ends.
+TARGET is a handler, or a `Queue`, or a `ServiceGroup` of queues, or a function without parameters
+that returns one of these two. A short-lived process finds out, since importing runs the user's
+code: it hands back names and plain configuration, and ends.
 """
 
 import faulthandler
@@ -10,6 +10,7 @@ import inspect
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import msgspec
@@ -24,6 +25,8 @@ from kqmp.roles.spawn import become_child, first_message
 #: Name of the method by which a `Queue`, which this layer does not know, shows what it holds:
 #: it returns (`HandlerRef`, `KqConf.to_wire()`).
 QUEUE_METHOD: Final = "__kqmp_queue__"
+#: The same for a `ServiceGroup`: it returns the services in it.
+GROUP_METHOD: Final = "__kqmp_group__"
 
 log = logging.getLogger("kqmp.probe")
 
@@ -32,15 +35,36 @@ def look(ref: HandlerRef) -> control.Probed:
     """Import what `ref` names and tell what it is.
 
     Raises:
-        HandlerImportError: it cannot be imported or is neither a handler nor a `Queue`.
+        HandlerImportError: it cannot be imported or is neither a handler nor a `Queue`, nor a
+            `ServiceGroup` of queues alone.
     """
     obj = resolve(ref)
+    if not _shows(obj, QUEUE_METHOD, GROUP_METHOD) and _takes_nothing(obj):
+        obj = _made(ref, obj)
+    if _shows(obj, GROUP_METHOD):
+        return _look_at_group(ref, getattr(obj, GROUP_METHOD)())
+    return _look_at_one(ref, obj)
+
+
+def _look_at_group(ref: HandlerRef, services: Sequence[object]) -> control.Probed:
+    for service in services:
+        if not _shows(service, QUEUE_METHOD):
+            msg = (
+                f"handler {ref.name}: the ServiceGroup holds {service!r}, which runs only in a"
+                " program, by start(); kqmp run runs queues: run the program, or leave it out here"
+            )
+            raise HandlerImportError(msg)
+    found = [_look_at_one(ref, service) for service in services]
+    if not found:
+        raise HandlerImportError(f"handler {ref.name}: the ServiceGroup is empty; add(queue) first")
+    return found[0] if len(found) == 1 else control.Probed(b"", ref.name, [], group=found)
+
+
+def _look_at_one(ref: HandlerRef, obj: object) -> control.Probed:
     conf = b""
-    queue = _queue(obj)
-    if queue is None and _takes_nothing(obj):
-        queue = _queue(_made(ref, obj))
-    if queue is not None:
-        ref, conf = queue
+    if _shows(obj, QUEUE_METHOD):
+        ref, conf = getattr(obj, QUEUE_METHOD)()
+        assert isinstance(ref, HandlerRef)
         obj = resolve(ref)
     handler = wrap(obj, ref)
     return control.Probed(
@@ -51,14 +75,9 @@ def look(ref: HandlerRef) -> control.Probed:
     )
 
 
-def _queue(obj: object) -> tuple[HandlerRef, bytes] | None:
-    """Return what a `Queue` holds, None for anything else (the class `Queue` itself included)."""
-    show = None if isinstance(obj, type) else getattr(obj, QUEUE_METHOD, None)
-    if show is None:
-        return None
-    ref, conf = show()
-    assert isinstance(ref, HandlerRef)
-    return ref, conf
+def _shows(obj: object, *methods: str) -> bool:
+    """Tell whether it is a `Queue`, or a group (not the class itself)."""
+    return not isinstance(obj, type) and any(hasattr(obj, method) for method in methods)
 
 
 def _takes_nothing(obj: object) -> bool:
@@ -76,8 +95,8 @@ def _made(ref: HandlerRef, function: object) -> object:
     """Call a function without parameters.
 
     Returns:
-        What it returned, if that is a `Queue`; else the function, which `wrap` refuses as a handler
-        without arguments.
+        What it returned, if that is a `Queue` or a group; else the function, which `wrap` refuses
+        as a handler without arguments.
     """
     assert callable(function)
     try:
@@ -88,7 +107,7 @@ def _made(ref: HandlerRef, function: object) -> object:
         what = f"{type(error).__name__}: {error}"
         text = f"handler {ref.name}: calling {ref.attribute}() failed: {what}{trace_of(error)}"
         raise HandlerImportError(text) from error
-    return function if _queue(made) is None else made
+    return made if _shows(made, QUEUE_METHOD, GROUP_METHOD) else function
 
 
 def _leave(code: int) -> NoReturn:

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal
 
@@ -103,6 +103,7 @@ def run(
     *,
     live: bool = False,
     stderr: Stderr | None = None,
+    several: "Callable[[list[Order]], tuple[ExitCode, str]] | None" = None,
 ) -> tuple[ExitCode, str]:
     """Run an engine until it is stopped or ends. Call it from the main thread.
 
@@ -111,6 +112,7 @@ def run(
         parent: socket of the program that started this process; None if a user did.
         live: draw a status line if stderr is a terminal.
         stderr: gives each child its stderr; None = they inherit ours.
+        several: runs the engines of a `ServiceGroup` if the handler turns out to be one.
 
     Returns:
         The exit code and, if it is not clean, the reason, which was logged.
@@ -123,7 +125,11 @@ def run(
     setproctitle(f"kqmp: {control.role_name('coordinator', name)}")
     try:
         with _stopped_early():
-            plan = plan_of(order, probe(order, parent, stderr))
+            probed = probe(order, parent, stderr)
+            if probed.group and several is not None:
+                # It has signal handlers of its own.
+                return several(members(order, probed))
+            plan = plan_of(order, probed)
             setproctitle(f"kqmp: coordinator {order.label or plan.name}")
             _log_as(order, plan)
             notes = (*order.notes, *pages.notes(plan.conf))
@@ -278,6 +284,8 @@ def plan_of(order: Order, probed: control.Probed) -> Plan:
         ConfigError: there is no configuration, or there are two.
     """
     conf = order.conf
+    if probed.group:
+        raise ConfigError(f"{probed.name} is a ServiceGroup, not a handler")
     if probed.conf and order.has_file:
         msg = f"{order.ref.name} is a Queue, which has its own configuration: leave -f FILE out"
         raise ConfigError(msg)
@@ -312,6 +320,31 @@ def _log_as(order: Order, plan: Plan) -> None:
     if not (order.log_level and order.log_encoding):
         role = control.role_name("coordinator", order.label)
         logs.setup(role, level=plan.log_level, encoding=plan.log_encoding)
+
+
+def members(order: Order, probed: control.Probed) -> list[Order]:
+    """Return the orders for the queues of a `ServiceGroup`.
+
+    Raises:
+        ConfigError: there is another configuration, or what flags change does not fit.
+    """
+    if order.has_file:
+        msg = f"{probed.name} is a ServiceGroup, whose queues have configurations of their own:"
+        raise ConfigError(f"{msg} leave -f FILE out")
+    confs = [_changed(KqConf.from_wire(one.conf), order.changes) for one in probed.group]
+    return [
+        msgspec.structs.replace(
+            order,
+            ref=msgspec.msgpack.decode(one.handler, type=HandlerRef),
+            conf=conf,
+            label=label,
+            missing=(),
+            changes={},
+        )
+        for one, conf, label in zip(
+            probed.group, confs, unique([conf.name for conf in confs]), strict=True
+        )
+    ]
 
 
 def _changed(conf: KqConf, changes: dict[str, object]) -> KqConf:

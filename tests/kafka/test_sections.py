@@ -37,6 +37,14 @@ class Audit:
     def consume(self, key, value):
         os.write(ledger, self.label + b" " + value + b"\\n")
 """
+#: The same as a `ServiceGroup`, for TARGET.
+GROUP = """
+from kqmp import KqConf, Queue, ServiceGroup
+
+group = ServiceGroup()
+for name, handler in (("Orders", orders), ("Payments", payments), ("Audit", "mqs:orders")):
+    group.add(Queue(KqConf.load("all.yaml", name), handler))
+"""
 SECTIONS = {"Orders": "mqs:orders", "Payments": "mqs:payments", "Audit": "mqs:Audit"}
 
 
@@ -68,10 +76,11 @@ class Place:
         assert producer.flush(30) == 0
 
     def start(self, *args: str) -> "subprocess.Popen[str]":
+        args = args or ("-f", "all.yaml")
         (self.path / "all.yaml").write_text(yaml.safe_dump(self.conf, sort_keys=False))
         with (self.path / "stderr").open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kqmp", "run", "-f", "all.yaml", *args],
+                [sys.executable, "-m", "kqmp", "run", *args],
                 cwd=self.path,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,
@@ -162,9 +171,10 @@ def test_one_failing_section_ends_all_with_its_error(
     assert last.endswith(f"ended, exit code {number} (Orders 0, Payments {number}, Audit 0)")
 
 
-def test_a_killed_coordinator_ends_all(place: Place) -> None:
+def test_a_killed_coordinator_ends_all_queues_of_a_group(place: Place) -> None:
+    (place.path / "mqs.py").write_text(HANDLERS + GROUP)
     place.produce(1)
-    process = place.start()
+    process = place.start("mqs:group")
     place.wait_handled(3)
     children = psutil.Process(process.pid).children()
     (victim,) = [child for child in children if title(child) == "kqmp: coordinator Audit"]

@@ -78,7 +78,9 @@ def test_labels_are_unique() -> None:
     assert unique(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
 
 
-def told(place: Path, monkeypatch: pytest.MonkeyPatch, *args: str) -> tuple[int, list[str]]:
+def told(
+    place: Path, monkeypatch: pytest.MonkeyPatch, *args: str, file: str | None = "all.yaml"
+) -> tuple[int, list[str]]:
     """Run `kqmp check` here, with brokers that answer nothing but the topic's name."""
     monkeypatch.setattr(
         check_module,
@@ -86,7 +88,7 @@ def told(place: Path, monkeypatch: pytest.MonkeyPatch, *args: str) -> tuple[int,
         lambda conf: iter([Finding("ok", "brokers", f"asked for {conf.topic}")]),
     )
     monkeypatch.chdir(place)
-    done = CliRunner().invoke(check_module.check, ["-f", "all.yaml", *args])
+    done = CliRunner().invoke(check_module.check, [*(["-f", file] if file else []), *args])
     return done.exit_code, done.output.split("\n\n")
 
 
@@ -133,3 +135,27 @@ def test_check_of_one_section_is_as_ever(place: Path, monkeypatch: pytest.Monkey
     assert code == ExitCode.CLEAN
     assert len(blocks) == 1
     assert blocks[0].startswith("ok     config    all.yaml: Name: Orders")
+
+
+GROUP = """\
+from kqmp import KqConf, Queue, ServiceGroup
+
+def consume(key, value): ...
+group = ServiceGroup()
+for name in ("orders", "audit"):
+    group.add(Queue(KqConf(brokers="127.0.0.1:1", group="g", topic=name, name=name), consume))
+"""
+
+
+@pytest.mark.engine
+def test_check_looks_at_each_queue_of_a_group(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "mqs.py").write_text(GROUP)
+    code, blocks = told(place, monkeypatch, "mqs:group", "--section", "Orders")
+    assert code == ExitCode.CONFIG
+    assert "leave -f FILE out" in blocks[0]
+    code, blocks = told(place, monkeypatch, "mqs:group", file=None)
+    assert code == ExitCode.CLEAN
+    assert [block.splitlines()[0] for block in blocks[1:]] == ["orders:", "audit:"]
+    assert blocks[0].count("ok     config    of the Queue mqs:consume: ") == 2
+    assert "21 processes" in blocks[0]
+    assert "asked for audit" in blocks[2]

@@ -20,7 +20,7 @@ CONF = KqConf(brokers="127.0.0.1:1", group="g", topic="t")
 
 SOURCE = """
 import os, time
-from kqmp import KqConf, Queue
+from kqmp import KqConf, Queue, ServiceGroup
 from kqmp.message import Message
 
 def consume(key, value): ...
@@ -32,6 +32,21 @@ def make():
     print("made", flush=True)
     return queue
 queue = Queue(KqConf(brokers="b:1", group="mine", topic="mine"), see)
+
+class Web:
+    def __repr__(self): return "<Web>"
+    def start(self): ...
+    def stop(self): ...
+
+other = Queue(KqConf(brokers="b:1", group="other", topic="other", name="mine"), consume)
+group, single, mixed, empty = (ServiceGroup() for _ in range(4))
+for queue_ in (queue, other):
+    group.add(queue_)
+def make_group():
+    return group
+single.add(other)
+mixed.add(queue)
+mixed.add(Web())
 """
 
 
@@ -81,6 +96,53 @@ def test_a_queue_s_configuration_is_taken_and_changed(
     assert probed.name == "mqs:see"
     with pytest.raises(ConfigError, match="leave -f FILE out"):
         service.plan_of(order(target, has_file=True), probed)
+
+
+@pytest.mark.parametrize("target", ["mqs:group", "mqs:make_group"])
+def test_a_group_s_queues_are_handed_back(module: Callable[[str], Path], target: str) -> None:
+    module(SOURCE)
+    asked = order(target, None, changes={"brokers": "c:1"}, log_level="WARNING")
+    probed = service.probe(asked)
+    assert [(one.name, one.columns) for one in probed.group] == [
+        ("mqs:see", ["headers", "timestamp"]),
+        ("mqs:consume", []),
+    ]
+    orders = service.members(asked, probed)
+    confs = [one.conf for one in orders if one.conf is not None]
+    assert [(conf.topic, conf.brokers) for conf in confs] == [
+        ("mine", ("c:1",)),
+        ("other", ("c:1",)),
+    ]
+    assert [one.label for one in orders] == ["mine", "mine-2"]
+    assert [one.ref.target for one in orders] == ["mqs:see", "mqs:consume"]
+    assert {one.log_level for one in orders} == {"WARNING"}
+    assert [service.spec_of(one).label for one in orders] == ["mine", "mine-2"]
+    with pytest.raises(ConfigError, match="leave -f FILE out"):
+        service.members(order(target, has_file=True), probed)
+    with pytest.raises(ConfigError, match="is a ServiceGroup, not a handler"):
+        service.plan_of(asked, probed)
+
+
+def test_a_group_of_one_queue_is_that_queue(module: Callable[[str], Path]) -> None:
+    module(SOURCE)
+    probed = service.probe(order("mqs:single", None))
+    assert (probed.name, probed.group) == ("mqs:consume", [])
+    assert KqConf.from_wire(probed.conf).topic == "other"
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("mqs:mixed", r"mqs:mixed: the ServiceGroup holds <Web>, which runs only in a program"),
+        ("mqs:empty", r"mqs:empty: the ServiceGroup is empty; add\(queue\) first"),
+    ],
+)
+def test_a_group_of_others_runs_only_in_a_program(
+    module: Callable[[str], Path], target: str, text: str
+) -> None:
+    module(SOURCE)
+    with pytest.raises(HandlerImportError, match=text):
+        service.probe(order(target, None))
 
 
 def test_without_a_queue_what_was_missing_is_told(module: Callable[[str], Path]) -> None:
