@@ -26,7 +26,8 @@ DELETE_DELAY = {"log.segment.delete.delay.ms": "1000", "log.retention.check.inte
 def main() -> int:
     """Measure and print; return 0 if every target was reached, 1 if not, 2 for wrong arguments."""
     options = _arguments()
-    lacking = missing(options.pushers)
+    wanted = options.pushers if {"library", "command"} & set(options.rows) else ()
+    lacking = missing(wanted)
     if (kafka := missing_tools()) is not None:
         lacking.append(f"real Kafka: {kafka}")
     if lacking:
@@ -51,7 +52,8 @@ def _run(options: argparse.Namespace, scratch: Path) -> int:
     sizes = dataclasses.replace(sizes, **{k: v for k, v in changes.items() if v})
     file = scratch / "lines"
     _write(file, sizes.messages)
-    peer = build_peer(scratch) if {"kq", "kq-best"} & set(options.pushers) else None
+    needs_peer = "library" in options.rows and {"kq", "kq-best"} & set(options.pushers)
+    peer = build_peer(scratch) if needs_peer else None
     busy = report.neighbours()
     if busy > report.NEIGHBOUR_MAX:
         say(f"this machine is not quiet: others use {busy:.0%} of it; take no figure seriously")
@@ -61,7 +63,12 @@ def _run(options: argparse.Namespace, scratch: Path) -> int:
         setting = Setting(PushJob(broker, file, sizes.messages, peer), sizes, say, options.pushers)
         for name in options.rows:
             say(f"== {name}: {(ROWS[name].__doc__ or '').splitlines()[0]}")
-            results[name] = found = ROWS[name](setting)
+            try:
+                results[name] = found = ROWS[name](setting)
+            except RunFailed as error:
+                failures[name] = str(error)
+                say(f"FAILED: {error}")
+                continue
             if found.series is not None:
                 texts = found.series.failures.items()
                 failures |= {f"{name}/{pusher}": text for pusher, text in texts}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from perf.lib.metrics_row import metrics
 from perf.lib.processes import RunFailed
 from perf.lib.pushers import PushJob, push
 from perf.lib.rate import WARM_UP, Rate, Series
@@ -18,10 +19,12 @@ class Sizes:
     messages: int = 1_000_000
     #: kq's Pusher takes about a MiB a second as it is by default.
     kq_messages: int = 100_000
+    #: Of an engine with and without the page of metrics.
+    noop: int = 4_000_000
     rounds: int = 5
 
 
-QUICK: Final = Sizes(messages=20_000, kq_messages=5_000, rounds=1)
+QUICK: Final = Sizes(messages=20_000, kq_messages=5_000, noop=200_000, rounds=1)
 
 
 @dataclass(frozen=True)
@@ -106,4 +109,14 @@ def command(setting: Setting) -> Result:
     return Result(_compare(series, "command", {"kcat": 0.5}), series)
 
 
-ROWS: Final[dict[str, Callable[[Setting], Result]]] = {"library": library, "command": command}
+def page(setting: Setting) -> Result:
+    """The page of metrics: a scrape, and what it costs at no-op."""
+    sizes = setting.sizes
+    return metrics(setting.job.broker, sizes.noop, sizes.rounds, setting.say)
+
+
+ROWS: Final[dict[str, Callable[[Setting], Result]]] = {
+    "library": library,
+    "command": command,
+    "metrics": page,
+}
