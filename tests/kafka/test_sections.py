@@ -20,7 +20,7 @@ from tests.support.kafka import ROOT
 pytestmark = [pytest.mark.engine, pytest.mark.kafka]
 
 HANDLERS = """\
-import os
+import os, time
 ledger = os.open("ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 def orders(key, value):
@@ -36,6 +36,10 @@ class Audit:
 
     def consume(self, key, value):
         os.write(ledger, self.label + b" " + value + b"\\n")
+
+def stand_still(key, value):
+    os.write(ledger, b"Orders " + value + b"\\n")
+    time.sleep(600)
 """
 #: The same as a `ServiceGroup`, for TARGET.
 GROUP = """
@@ -185,6 +189,8 @@ def test_a_killed_coordinator_ends_all_queues_of_a_group(place: Place) -> None:
 
 
 def test_a_killed_parent_leaves_nothing(place: Place) -> None:
+    # A drain would take DrainTimeout.
+    place.conf["Orders"]["Handler"] = "mqs:stand_still"
     place.produce(1)
     process = place.start()
     place.wait_handled(3)
