@@ -208,8 +208,16 @@ class Queue:
         if ended is not None and error is None:
             raise ended
 
-    def __kqmp_begin__(self, *, live: bool, changed: Callable[[], None] | None = None) -> Engine:
+    def __kqmp_begin__(
+        self,
+        *,
+        live: bool,
+        changed: Callable[[], None] | None = None,
+        observed: Callable[[bytes], None] | None = None,
+    ) -> Engine:
         """Start the engine and wait for nothing; for `ServiceGroup`, which follows several.
+
+        With `observed` its pages are the caller's to serve.
 
         Raises:
             HandlerImportError: in a process that imports this script for its handler.
@@ -234,8 +242,9 @@ class Queue:
                 log_level=self._level,
                 log_encoding=(self._conf.log.encoding or "plain") if pipes is None else "json",
                 metrics_interval_ms=self._metrics_interval_ms,
+                relays=observed is not None,
             )
-            self._engine = Engine(spec, pipes, changed, self._metrics)
+            self._engine = Engine(spec, pipes, changed, self._metrics, observed)
             return self._engine
 
     def _finish(self, engine: Engine) -> KqmpError | None:

@@ -212,6 +212,7 @@ class ServiceGroup:
             run = self._run = Run(
                 self._services,
                 self._stop_s or max(drain_s, default=STOP_S),
+                {n: one.conf for n, one in enumerate(self._services) if isinstance(one, Queue)},
                 # Several status lines would tangle.
                 live=live and len(queues) == 1,
             )

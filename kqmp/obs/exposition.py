@@ -5,6 +5,7 @@ registered, locked or written to files. Labels: `queue` is the engine's name, `s
 the file (left out without one), `partition` a number, `processor` and `fetcher` as in `ps`.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -76,6 +77,12 @@ _OF_PARTITIONS: Final = {
 def is_installed() -> bool:
     """Tell whether prometheus-client can be imported."""
     return importlib.util.find_spec("prometheus_client") is not None
+
+
+def prepare() -> None:
+    """Import what `render` needs, if it is installed."""
+    if is_installed():
+        importlib.import_module("prometheus_client.openmetrics.exposition")
 
 
 def render(snapshots: Sequence[Snapshot], accept: str = "") -> tuple[bytes, str]:

@@ -111,6 +111,9 @@ class Pages:
 
     def start(self) -> None:
         """Answer from now on."""
+        if self._servers:
+            # Now, not while the first scrape waits.
+            exposition.prepare()
         for server in self._servers:
             server.start()
 

@@ -14,6 +14,7 @@ import socket
 import socketserver
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, NamedTuple
@@ -54,6 +55,7 @@ class WebServer:
         """
         self._server = _Server(host, port, dict(routes))
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        _servers.add(self)
         self._thread = threading.Thread(target=self._serve, name="kqmp-http", daemon=True)
 
     @property
@@ -80,6 +82,21 @@ class WebServer:
         poller.register(self._wake, select.POLLIN)
         while self._wake not in (fd for fd, _ in poller.poll()):
             self._server.handle_request()
+
+    def forget_in_fork(self) -> None:
+        """In a forked child of the program: a port that it held would stay in use."""
+        self._server.socket.close()
+
+
+_servers: "weakref.WeakSet[WebServer]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for server in list(_servers):
+        server.forget_in_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Server(ThreadingHTTPServer):

@@ -109,6 +109,8 @@ class EngineSpec(Message, frozen=True, gc=False, tag="engine_spec"):
     notes: tuple[str, ...] = ()
     #: How often the program is sent metrics; 0 = never.
     metrics_interval_ms: int = 0
+    #: Whether who started it serves its pages, and so is sent snapshots.
+    relays: bool = False
 
 
 class ProbeSpec(Message, frozen=True, gc=False, tag="probe_spec"):

@@ -5,6 +5,8 @@ somebody wants one; whatever may wait does so on threads, which get that snapsho
 """
 
 import logging
+from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -46,30 +48,31 @@ class Interval:
 
 
 class Exports:
-    """The exports of one engine; under a parent its snapshots go there instead of on pages."""
+    """The exports of one engine; where another process serves its pages, snapshots go there."""
 
     def __init__(
         self,
         conf: KqConf,
-        label: str = "",
         parent: control.Channel | None = None,
         metrics_interval_ms: int = 0,
+        *,
+        relays: bool = False,
     ) -> None:
         """Take the ports, start the threads.
 
         Args:
             conf: says which pages and posts there are.
-            label: the section, where several run under one parent, which serves their pages.
-            parent: of this coordinator, a program or that parent.
+            parent: of this coordinator: a program, or the parent of several sections.
             metrics_interval_ms: how often the program is sent metrics; 0 = never.
+            relays: whether that one serves the pages.
 
         Raises:
             ConfigError: a package is missing, or a host is none of this machine.
             WorkerStartError: a port is in use.
         """
         self._parent = parent
-        self._relays = bool(label) and bool(pages.pages_of(label, conf))
-        self._pages = pages.Pages({} if label else {"": conf})
+        self._relays = relays and bool(pages.pages_of("", conf))
+        self._pages = pages.Pages({} if relays else {"": conf})
         self._poster = Poster(conf.metrics_url) if conf.metrics_url else None
         self._minute = Interval(MINUTE_S)
         self._told = Interval(metrics_interval_ms / 1000)
@@ -110,6 +113,42 @@ class Exports:
         """Send what the other end may as well miss, if it reads nothing."""
         if self._parent is not None:
             self._parent.offer(message)
+
+
+class SharedPages:
+    """The pages of queues of one program that have an address in common: the program serves them.
+
+    A coordinator of its own each, none of them could: the first would take the port.
+    """
+
+    def __init__(self, confs: Mapping[str, KqConf]) -> None:
+        """Take the ports that two or more share.
+
+        Args:
+            confs: of the queues, each under a name of its own.
+
+        Raises:
+            ConfigError: a package is missing, or a host is none of this machine.
+            WorkerStartError: a port is in use.
+        """
+        addresses = {
+            name: {(page.host, page.port) for page in pages.pages_of(name, conf)}
+            for name, conf in confs.items()
+        }
+        counts = Counter(address for some in addresses.values() for address in some)
+        shared = {address for address, count in counts.items() if count > 1}
+        #: The queues whose pages are served here, all of them.
+        self.names = {name for name, some in addresses.items() if some & shared}
+        self._pages = pages.Pages({name: confs[name] for name in confs if name in self.names})
+        self._pages.start()
+
+    def show(self, name: str, packed: bytes) -> None:
+        """Show a snapshot that the coordinator of a queue has sent."""
+        self._pages.put(msgspec.structs.replace(unpack(packed), section=name))
+
+    def close(self) -> None:
+        """Give the ports back."""
+        self._pages.close()
 
 
 class PagesWatcher(Watcher):

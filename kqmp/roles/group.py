@@ -11,11 +11,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
+from kqmp.config import KqConf
 from kqmp.errors import EngineEnded, ExitCode
+from kqmp.roles.exports import SharedPages
 from kqmp.roles.program import Engine
+from kqmp.roles.service import unique
 
 #: A `start()` that has run for so long without an error is one that blocks, and has started.
 BLOCKS_S: Final = 0.5
@@ -25,8 +29,11 @@ LATE_S: Final = 1.0
 LATE_QUEUE_S: Final = 20.0
 
 #: Name of the method by which a `Queue`, which this layer does not know, is started:
-#: `(*, live: bool, changed: Callable[[], None]) -> Engine`.
+#: `(*, live: bool, changed: Callable[[], None], observed: Observed | None) -> Engine`.
 BEGIN_METHOD: Final = "__kqmp_begin__"
+
+#: Takes the packed snapshots of a queue whose pages are not its own to serve.
+Observed = Callable[[bytes], None]
 
 
 class Service(Protocol):
@@ -101,15 +108,18 @@ class _QueueMember(_Member):
 
     late_s = LATE_QUEUE_S
 
-    def __init__(self, service: Any, changed: Callable[[], None], *, live: bool) -> None:
+    def __init__(
+        self, service: Any, changed: Callable[[], None], observed: Observed | None, *, live: bool
+    ) -> None:
         super().__init__(service, changed)
         self._live = live
+        self._observed = observed
         self._engine: Engine | None = None
 
     def begin(self) -> None:
         try:
             begin = getattr(self._service, BEGIN_METHOD)
-            self._engine = begin(live=self._live, changed=self._changed)
+            self._engine = begin(live=self._live, changed=self._changed, observed=self._observed)
         except Exception as error:  # noqa: BLE001 - it is the group's error
             self.error = error
 
@@ -148,13 +158,25 @@ def is_queue(service: object) -> bool:
 class Run:
     """One run of a group. `stop` and `interrupt` may be called from anywhere, signals included."""
 
-    def __init__(self, services: Iterable[Service], stop_s: float, *, live: bool) -> None:
-        """Start nothing yet.
+    def __init__(
+        self,
+        services: Sequence[Service],
+        stop_s: float,
+        confs: Mapping[int, KqConf],
+        *,
+        live: bool,
+    ) -> None:
+        """Start nothing yet, but take the ports of the pages that queues share.
 
         Args:
             services: in the order in which they were added.
             stop_s: how long they all have to stop.
+            confs: of the queues, by their places among the services.
             live: whether queues may draw a status line, if their stderr is a terminal.
+
+        Raises:
+            ConfigError: of pages that they share, a package is missing, or a host is wrong.
+            WorkerStartError: the same, a port is in use.
         """
         #: All have started; set at the end, too.
         self.started = threading.Event()
@@ -166,10 +188,16 @@ class Run:
         self._interrupts = 0
         # Its put() is reentrant, which nothing that holds a lock is.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._members = [
-            _QueueMember(one, self._ring, live=live) if is_queue(one) else _Member(one, self._ring)
-            for one in services
-        ]
+        names = dict(zip(confs, unique([conf.name for conf in confs.values()]), strict=True))
+        self._pages = SharedPages({names[place]: conf for place, conf in confs.items()})
+        self._members: list[_Member] = []
+        for place, one in enumerate(services):
+            if is_queue(one):
+                name = names.get(place, "")
+                observed = partial(self._pages.show, name) if name in self._pages.names else None
+                self._members.append(_QueueMember(one, self._ring, observed, live=live))
+            else:
+                self._members.append(_Member(one, self._ring))
         self._pid = os.getpid()
 
     def begin(self) -> None:
@@ -218,6 +246,7 @@ class Run:
         except BaseException as error:  # noqa: BLE001 - raised where the group was started
             self.error = error
         finally:
+            self._pages.close()
             self.ended.set()
             self.started.set()
 

@@ -56,6 +56,7 @@ class Engine:
         pipes: PipeReader | None,
         changed: Callable[[], None] | None = None,
         metrics: Callable[[Metrics], object] | None = None,
+        observed: Callable[[bytes], None] | None = None,
     ) -> None:
         """Start the coordinator; wait for nothing.
 
@@ -65,6 +66,7 @@ class Engine:
                 `spec.logs_fd`. None = they go to the program's stderr.
             changed: called when it has `started` and when it has `ended`, on its own thread.
             metrics: called with those that the coordinator sends, on a thread of its own.
+            observed: called with each snapshot that it sends, packed; must not block.
 
         Raises:
             WorkerStartError: the system refuses another process.
@@ -85,6 +87,7 @@ class Engine:
             raise
         if pipes is not None:
             pipes.theirs.close()
+        self._observed = observed or (lambda _: None)
         self._meter = None if metrics is None else Meter(metrics)
         _engines.add(self)
         threading.Thread(target=self._watch, name="kqmp-queue", daemon=True).start()
@@ -163,6 +166,8 @@ class Engine:
         for message in self._child.channel.receive():
             if isinstance(message, control.Ended):
                 self._last_word = message
+            elif isinstance(message, control.Observed):
+                self._observed(message.snapshot)
             elif isinstance(message, control.Metered):
                 if self._meter is not None:
                     self._meter.put(msgspec.msgpack.decode(message.metrics, type=Metrics))

@@ -50,6 +50,7 @@ def _run(spec: control.EngineSpec, channel: control.Channel) -> tuple[ExitCode, 
         log_encoding=spec.log_encoding,
         label=spec.label,
         metrics_interval_ms=spec.metrics_interval_ms,
+        relays=spec.relays,
     )
     stderr = StderrPipes(spec.logs_fd) if spec.logs_fd >= 0 else None
     try:

@@ -62,6 +62,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     log_encoding: Literal["plain", "json", ""] = ""
     #: How often the program that started this is sent metrics; 0 = never.
     metrics_interval_ms: int = 0
+    #: Whether who started this serves its pages, and so is sent snapshots.
+    relays: bool = False
     #: The section, where several run under one parent.
     label: str = ""
 
@@ -94,6 +96,7 @@ def spec_of(order: Order) -> control.EngineSpec:
         section=order.section,
         document=order.document,
         notes=order.notes,
+        relays=True,
     )
 
 
@@ -136,7 +139,7 @@ def run(
             for line in banner.lines(plan.conf, plan.handler_name, notes):
                 log.info("%s", line)
             status = LiveLine(2 if live else -1, os.environ)
-            exports = Exports(plan.conf, order.label, parent, order.metrics_interval_ms)
+            exports = Exports(plan.conf, parent, order.metrics_interval_ms, relays=order.relays)
             output = OutputWatch(() if parent else (1, 2))
             report = _Report(Reporter(plan, status, parent), exports, output)
             coordinator = Coordinator(plan, parent, report, stderr)

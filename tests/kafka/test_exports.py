@@ -23,7 +23,7 @@ import yaml
 from confluent_kafka import Producer
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from kqmp import KqConf, Metrics, Queue
+from kqmp import KqConf, Metrics, Queue, ServiceGroup
 from kqmp.errors import ExitCode
 from tests.kafka.conftest import SceneFactory
 from tests.support.engine import wait_until
@@ -176,20 +176,10 @@ def test_sections_share_one_port(run: Any, topic: Any, group: str) -> None:
     assert process.wait(60) == 0
 
 
-def test_a_port_in_use_ends_the_start(run: Any, group: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        dev = {"Host": "127.0.0.1", "Port": port}
-        process = run({"A": {"Group": group, "Topic": "none", "DevServer": dev}})
-        assert process.wait(60) == ExitCode.WORKER_START
-    told = (tmp_path / "output").read_text()
-    assert f"error: DevServer: Port: 127.0.0.1:{port} is in use by another process" in told
-
-
-def test_a_program_is_given_the_metrics_of_each_interval(
+def test_queues_of_a_program_share_one_port_and_tell_their_metrics(
     kafka: Any, topic: Any, group: str
 ) -> None:
-    name = topic(2)
+    name, port = topic(2), free_port()
     producer = Producer({"bootstrap.servers": kafka.bootstrap})
     for number in range(50):
         producer.produce(name, b"%d" % number)
@@ -201,12 +191,36 @@ def test_a_program_is_given_the_metrics_of_each_interval(
         if len(seen) == 1:
             raise ValueError("not fatal")
 
-    conf = KqConf(
-        brokers=kafka.bootstrap, group=group, topic=name, offset="first", processors=2, name="mq"
-    )
-    with Queue(conf, consume, metrics=measure, metrics_interval=1):
+    services = ServiceGroup()
+    for its in ("one", "two"):
+        conf = KqConf(
+            brokers=kafka.bootstrap,
+            group=f"{group}-{its}",
+            topic=name,
+            offset="first",
+            processors=1,
+            name=its,
+            dev_server={"Host": "127.0.0.1", "Port": port},
+        )
+        function = measure if its == "one" else None
+        services.add(Queue(conf, consume, metrics=function, metrics_interval=1))
+    with services:
         wait_until(lambda: sum(m.consumed for m, _ in seen) >= 50, "50 messages in the intervals")
+        wait_until(lambda: get(port, "/healthz") == (200, "OK"), "both queues to be well")
+        for its in ("one", "two"):
+            assert total(port, "kqmp_assignments_total", section=its, queue=its) is not None
+    assert get(port, "/healthz") == (0, "")
     assert sum(metrics.consumed for metrics, _ in seen) == 50
-    assert {metrics.name for metrics, _ in seen} == {"mq"}
-    assert max(metrics.running for metrics, _ in seen) == 2
+    assert {metrics.name for metrics, _ in seen} == {"one"}
+    assert max(metrics.running for metrics, _ in seen) == 1
     assert {thread for _, thread in seen} == {"kqmp-metrics"}
+
+
+def test_a_port_in_use_ends_the_start(run: Any, group: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        dev = {"Host": "127.0.0.1", "Port": port}
+        process = run({"A": {"Group": group, "Topic": "none", "DevServer": dev}})
+        assert process.wait(60) == ExitCode.WORKER_START
+    told = (tmp_path / "output").read_text()
+    assert f"error: DevServer: Port: 127.0.0.1:{port} is in use by another process" in told

@@ -15,7 +15,7 @@ from kqmp.obs.poster import post
 from kqmp.obs.snapshot import Snapshot, pack, unpack
 from kqmp.roles import control
 from kqmp.roles.coordinator import Coordinator, Stage
-from kqmp.roles.exports import Exports, PagesWatcher
+from kqmp.roles.exports import Exports, PagesWatcher, SharedPages
 from kqmp.roles.snapshots import Snapshots
 from tests.support.snapshots import processor, snapshot, waiting
 
@@ -144,10 +144,10 @@ def test_a_parent_is_sent_a_snapshot_each_second_if_there_are_pages(
 ) -> None:
     moments = [100.0, 100.4, 101.0, 101.2]
     dev = {"dev_server": {"Host": "127.0.0.1", "Port": 1}}
-    got = run(monkeypatch, moments, dev, label="S")
+    got = run(monkeypatch, moments, dev, relays=True)
     sent = [unpack(m.snapshot).at_s for m in got if isinstance(m, control.Observed)]
     assert sent == [100.0, 101.0, 101.2]
-    assert run(monkeypatch, moments, {}, label="S") == []
+    assert run(monkeypatch, moments, {}, relays=True) == []
 
 
 def test_a_parent_shows_what_the_coordinators_send() -> None:
@@ -161,6 +161,18 @@ def test_a_parent_shows_what_the_coordinators_send() -> None:
     watcher.hear("S", control.Observed(pack(snapshot(section="S"))))
     watcher.hear("S", control.Started())
     assert shown == ["S"]
+
+
+def test_only_queues_that_share_an_address_are_served_by_their_program() -> None:
+    def conf(**values: Any) -> KqConf:
+        return KqConf(brokers=["b:1"], group="g", topic="t", **values)
+
+    port = {"Host": "127.0.0.1", "Port": 1}
+    made = SharedPages(
+        {"a": conf(dev_server=port), "b": conf(), "c": conf(prometheus=port | {"Port": 2})}
+    )
+    assert made.names == set()
+    made.close()
 
 
 def test_nothing_is_read_if_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ class FakeQueue(Queue):
     def __repr__(self) -> str:
         return f"<Queue {self.label}>"
 
-    def __kqmp_begin__(self, *, live: bool, changed: Any = None) -> Engine:
+    def __kqmp_begin__(self, *, live: bool, changed: Any = None, observed: Any = None) -> Engine:
         self.told.append(f"start {self.label}")
         self.lives.append(live)
         self.engine = FakeEngine(self, changed)
