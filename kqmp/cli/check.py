@@ -18,6 +18,7 @@ from kqmp.errors import ConfigError, ExitCode, KqmpError
 from kqmp.handler import parse_target
 from kqmp.kafka.check import look
 from kqmp.kafka.findings import Finding, counted
+from kqmp.obs import pages
 from kqmp.roles import control, service
 
 _HELP = """Look at all that `kqmp run` needs, with the same TARGET and flags, and start nothing.
@@ -128,6 +129,7 @@ def _look_at_machine(confs: Sequence[KqConf]) -> Iterator[Finding]:
     if confs:
         yield cores_finding(confs, *usable_cores())
         yield memory_finding(confs, psutil.virtual_memory().available)
+    yield from page_findings(confs)
 
 
 def _look_at_brokers(confs: Sequence[KqConf]) -> Iterator[Finding]:
@@ -273,6 +275,26 @@ def memory_finding(confs: Sequence[KqConf], available_bytes: int) -> Finding:
         return Finding("ok", "memory", text)
     text += f"; {_mib(available_bytes)} are free here: lower Processors, RingBytes or MaxBytes"
     return Finding("note", "memory", text)
+
+
+def page_findings(confs: Sequence[KqConf]) -> Iterator[Finding]:
+    """Look at the pages of Prometheus and DevServer: their ports are taken and given back."""
+    labels = service.unique([conf.name for conf in confs]) if len(confs) > 1 else [""]
+    named = dict(zip(labels, confs, strict=False))
+    wanted = [page for label, conf in named.items() for page in pages.pages_of(label, conf)]
+    if not wanted:
+        return
+    for note in dict.fromkeys(note for conf in confs for note in pages.notes(conf)):
+        yield Finding("note", "pages", note)
+    try:
+        pages.Pages(named).close()
+    except ConfigError as error:
+        yield from (Finding("error", "pages", text, ExitCode.CONFIG) for text in error.problems)
+    except KqmpError as error:
+        yield Finding("note", "pages", f"{error}, unless that is this engine, which runs already")
+    else:
+        places = dict.fromkeys(f"{page.host or '*'}:{page.port}{page.path}" for page in wanted)
+        yield Finding("ok", "pages", ", ".join(places))
 
 
 def _mib(size_bytes: int) -> str:

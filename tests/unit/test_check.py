@@ -1,5 +1,6 @@
 """What `kqmp check` makes of the brokers' answers, the machine and the flags; no broker."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,21 @@ import confluent_kafka as ck
 import pytest
 from click.testing import CliRunner
 
-from kqmp.cli.check import check, cores_finding, exit_code, memory_finding, show, summary
+from kqmp.cli.check import (
+    check,
+    cores_finding,
+    exit_code,
+    memory_finding,
+    page_findings,
+    show,
+    summary,
+)
 from kqmp.config import KqConf
 from kqmp.errors import ExitCode
 from kqmp.kafka import findings
 from kqmp.kafka.findings import Finding, GroupState
 from kqmp.kafka.member import Bounds
+from kqmp.obs.pages import Pages
 from tests.support.kafka import ROOT
 
 MIB = 1 << 20
@@ -82,6 +92,25 @@ def test_more_memory_than_is_free_is_a_note_with_advice() -> None:
 
 
 # ---- brokers and topic
+
+
+def test_pages_are_listed_and_a_port_in_use_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(page_findings([conf()])) == []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        pages = {"Host": "127.0.0.1", "Port": port}
+        (note,) = page_findings([conf(dev_server=pages)])
+    assert note.status == "note"
+    assert f"DevServer: Port: 127.0.0.1:{port} is in use by another process" in note.text
+    assert "unless that is this engine" in note.text
+    (wrong,) = page_findings([conf(prometheus={"Host": "203.0.113.1"})])
+    assert (wrong.status, wrong.code) == ("error", ExitCode.CONFIG)
+    monkeypatch.setattr(Pages, "__init__", lambda self, confs: setattr(self, "_servers", []))
+    (listed,) = page_findings([conf(dev_server=pages), conf(dev_server=pages)])
+    assert (listed.status, listed.text) == (
+        "ok",
+        f"127.0.0.1:{port}/healthz, 127.0.0.1:{port}/metrics",
+    )
 
 
 def test_the_broker_that_refused_tells_more_than_all_are_down() -> None:
