@@ -102,7 +102,8 @@ def findings(target: str | None, given: flags.Given) -> Iterator[Finding | str]:
     problems: tuple[str, ...] = ()
     try:
         several = flags.read_each(given) if target is None else []
-        loaded = None if several else flags.read(given)
+        if not several:
+            loaded = flags.read_all(given)[0] if target is None else flags.read(given)
     except ConfigError as error:
         problems = error.problems
     if not several:

@@ -25,8 +25,8 @@ def load_all(
 ) -> list[Loaded]:
     """Read every consumer section of a file: each that has a Group, in the order of the file.
 
-    Where there is only one, or none, this is `load`. Of several each must name its Handler, since
-    no TARGET can. The flags hold for every section.
+    Where there is only one it is that, and where there is none this is `load`. Of several each must
+    name its Handler, since no TARGET can. The flags hold for every section.
 
     Args:
         path: as for `load`.
@@ -40,7 +40,10 @@ def load_all(
     document = read_document(file)
     consumers = _each(document, file, flags, env)
     if not consumers:
-        return [load_section(document, find_section(document, None, file), file, flags, env)]
+        one = next(iter(find_consumers(document)), None) or find_section(document, None, file)
+        found = load_section(document, one, file, flags, env)
+        found.notes.extend(_not_run(document, one.name, file))
+        return [found]
     problems = [problem for consumer in consumers for problem in consumer.problems]
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
@@ -89,9 +92,13 @@ def _each(document: Table, file: str, flags: Flags, env: Mapping[str, str]) -> l
         consumers.append(Consumer(name, loaded, tuple(_problems(section, loaded, found, file))))
         found.append(loaded)
     if found:
-        lacking = without_group(document)
-        found[0].notes.extend(f"{file}: {name} has no Group: it is not run" for name in lacking)
+        found[0].notes.extend(_not_run(document, "", file))
     return consumers
+
+
+def _not_run(document: Table, run: str, file: str) -> list[str]:
+    lacking = [name for name in without_group(document) if name != run]
+    return [f"{file}: {name} has no Group: it is not run" for name in lacking]
 
 
 def _problems(section: Section, loaded: Loaded, others: list[Loaded], file: str) -> Iterator[str]:

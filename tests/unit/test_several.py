@@ -63,6 +63,19 @@ def test_one_consumer_is_read_as_ever(write: Write) -> None:
     assert found.conf.handler == ""
 
 
+def test_the_only_one_with_a_group_is_it(write: Write) -> None:
+    text = section("Bill", Group="", Processors="2") + section("Orders", Handler="")
+    (found,) = load_all(write(text))
+    assert found.section == "Orders"
+    assert found.notes == ["mq.yaml: Bill has no Group: it is not run"]
+
+
+def test_a_group_may_come_from_the_flags(write: Write) -> None:
+    path = write(section("Bill", Group="", Processors="2"))
+    (found,) = load_all(path, Flags(shortcuts={"group": "g"}))
+    assert (found.section, found.conf.group, found.notes) == ("Bill", "g", [])
+
+
 def test_without_any_the_errors_are_those_of_load(write: Write) -> None:
     path = write(section("Orders", Group=""))
     with pytest.raises(ConfigError, match="Group: missing"):
