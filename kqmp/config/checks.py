@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,6 +35,7 @@ POLL_INTERVAL = "max.poll.interval.ms"
 READ_AHEAD_MESSAGES_HIGH = 10_000_000
 
 _SHOWN_LENGTH = 60
+_URL = re.compile(r"https?://[^\s/?#@]+([/?#]\S*)?", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -261,9 +261,7 @@ def _properties(key: Key, value: object) -> KafkaProperties:
 
 def _url(key: Key, value: object) -> str:
     text = _text(key, value)
-    parts = urlsplit(text)
-    is_usable = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
-    if text and not is_usable:
+    if text and not _URL.fullmatch(text):
         raise ValueError
     return text
 

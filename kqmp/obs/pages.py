@@ -10,13 +10,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kqmp.config import KqConf
 from kqmp.errors import ConfigError, WorkerStartError
 from kqmp.obs import exposition
+from kqmp.obs.route import Reply, Route
 from kqmp.obs.snapshot import Snapshot, health
-from kqmp.obs.webserver import Reply, Route, WebServer
+
+if TYPE_CHECKING:
+    from kqmp.obs.webserver import WebServer
 
 _NOT_INSTALLED: Final = 501
 
@@ -157,8 +160,10 @@ class Pages:
 
 def _listening(
     address: tuple[str, int], routes: Mapping[str, Route], pages: list[Page]
-) -> WebServer:
+) -> "WebServer":
     """Take one port, or say whose key it is and why it cannot be had."""
+    from kqmp.obs.webserver import WebServer  # some MB, which most engines do not need
+
     host, port = address
     try:
         return WebServer(host, port, routes)

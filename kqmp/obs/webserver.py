@@ -15,9 +15,11 @@ import socketserver
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final, NamedTuple
+from typing import Final
+
+from kqmp.obs.route import Reply, Route
 
 #: A client that sends or takes nothing for so long is hung up on.
 CLIENT_S: Final = 5.0
@@ -25,18 +27,6 @@ CLIENT_S: Final = 5.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger("kqmp.http")
-
-
-class Reply(NamedTuple):
-    """What is answered."""
-
-    status: int
-    body: bytes
-    content_type: str = "text/plain; charset=utf-8"
-
-
-#: Called with the header Accept, on any of the server's threads.
-Route = Callable[[str], Reply]
 
 
 class WebServer:

@@ -4,29 +4,28 @@ The coordinator calls it after each pass. It takes a snapshot a second, or an in
 somebody wants one; whatever may wait does so on threads, which get that snapshot and nothing else.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from kqmp.config import KqConf
 from kqmp.obs import pages
 from kqmp.obs.metrics import Metrics, between
-from kqmp.obs.poster import Poster
 from kqmp.obs.snapshot import Snapshot, pack, unpack
 from kqmp.roles import control
 from kqmp.roles.coordinator import Coordinator, Stage
 from kqmp.roles.parent import Watcher
 from kqmp.roles.snapshots import EVERY_S, Snapshots
 
+if TYPE_CHECKING:
+    from kqmp.obs.poster import Poster
+
 #: The interval of `MetricsUrl`, as in go-zero.
 MINUTE_S: Final = 60.0
 #: What of an interval at the engine's end is told all the same.
 REST_S: Final = 0.5
-
-log = logging.getLogger("kqmp.coordinator")
 
 
 class Interval:
@@ -73,7 +72,7 @@ class Exports:
         self._parent = parent
         self._relays = relays and bool(pages.pages_of("", conf))
         self._pages = pages.Pages({} if relays else {"": conf})
-        self._poster = Poster(conf.metrics_url) if conf.metrics_url else None
+        self._poster = _poster(conf.metrics_url) if conf.metrics_url else None
         self._minute = Interval(MINUTE_S)
         self._told = Interval(metrics_interval_ms / 1000)
         periods = [EVERY_S] if self._relays or self._pages.wanted else []
@@ -113,6 +112,12 @@ class Exports:
         """Send what the other end may as well miss, if it reads nothing."""
         if self._parent is not None:
             self._parent.offer(message)
+
+
+def _poster(url: str) -> "Poster":
+    from kqmp.obs.poster import Poster  # some MB, which most engines do not need
+
+    return Poster(url)
 
 
 class SharedPages:
@@ -175,14 +180,3 @@ class PagesWatcher(Watcher):
     def close(self) -> None:
         """Give the ports back."""
         self._pages.close()
-
-
-def check(conf: KqConf) -> list[str]:
-    """Return what keeps a configuration's exports from working, for `kqmp check`; opens nothing."""
-    found = pages.problem(conf)
-    return [found] if found else []
-
-
-def notes(conf: KqConf) -> list[str]:
-    """Return what may surprise about a configuration's exports."""
-    return pages.notes(conf)

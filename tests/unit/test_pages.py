@@ -13,7 +13,8 @@ from kqmp.config import KqConf
 from kqmp.errors import ConfigError, ExitCode, WorkerStartError
 from kqmp.obs import pages
 from kqmp.obs.pages import Page, Pages, pages_of
-from kqmp.obs.webserver import Reply, WebServer
+from kqmp.obs.route import Reply
+from kqmp.obs.webserver import WebServer
 from tests.support.snapshots import snapshot
 
 
