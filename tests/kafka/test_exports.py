@@ -4,6 +4,7 @@ Method: the pages are scraped until they show what the ledger and the brokers sa
 does fails the test. Ports lie below those that the system gives to clients.
 """
 
+import json
 import os
 import random
 import socket
@@ -162,11 +163,19 @@ def run(kafka: Any, tmp_path: Path) -> Iterator[Any]:
         process.wait()
 
 
-def test_sections_share_one_port(run: Any, topic: Any, group: str) -> None:
+def test_sections_share_one_port_and_log_as_they_say(
+    run: Any, topic: Any, group: str, tmp_path: Path
+) -> None:
     name, port = topic(1), free_port()
     dev = {"Host": "127.0.0.1", "Port": port}
     sections = {
-        one: {"Group": f"{group}-{one}", "Topic": name, "DevServer": dev} for one in ("A", "B")
+        one: {
+            "Group": f"{group}-{one}",
+            "Topic": name,
+            "DevServer": dev,
+            "Log": {"Encoding": "json"},
+        }
+        for one in ("A", "B")
     }
     process = run(sections)
     wait_until(lambda: get(port, "/healthz") == (200, "OK"), "both sections to be well")
@@ -174,6 +183,9 @@ def test_sections_share_one_port(run: Any, topic: Any, group: str) -> None:
         assert total(port, "kqmp_assignments_total", section=one, queue=one) is not None
     process.terminate()
     assert process.wait(60) == 0
+    records = [json.loads(line) for line in (tmp_path / "output").read_text().splitlines()]
+    roles = {record["role"] for record in records}
+    assert {"parent", "coordinator A", "coordinator B"} <= roles
 
 
 def test_queues_of_a_program_share_one_port_and_tell_their_metrics(
