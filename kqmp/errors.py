@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
 
     CLEAN = 0, "stopped cleanly: drained, committed, left the group"
     CONFIG = 2, "the configuration, a flag or a librdkafka property is wrong"
-    WORKER_START = 3, "a process of the engine could not be started"
+    WORKER_START = 3, "a process of the engine could not be started, or its pages' port is in use"
     HANDLER_IMPORT = 4, "the handler could not be imported or cannot be used"
     BROKER = 5, "no broker answered, or the topic is missing, before the first assignment"
     GAVE_UP = 6, "gave up: processes died again and again, damaged memory, InstanceId in use twice"
@@ -84,7 +84,7 @@ class BrokerError(KqmpError):
 
 
 class WorkerStartError(KqmpError):
-    """A fetcher or processor process could not be started."""
+    """A process of the engine could not be started, or a port of its pages is in use."""
 
     exit_code = ExitCode.WORKER_START
 

@@ -4,6 +4,7 @@ The coordinator calls it after each pass. It takes a snapshot a second, or an in
 somebody wants one; whatever may wait does so on threads, which get that snapshot and nothing else.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ import msgspec
 
 from kqmp.config import KqConf
 from kqmp.obs import pages
+from kqmp.obs.logs import RateLimited
 from kqmp.obs.metrics import Metrics, between
 from kqmp.obs.snapshot import Snapshot, pack, unpack
 from kqmp.roles import control
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 MINUTE_S: Final = 60.0
 #: What of an interval at the engine's end is told all the same.
 REST_S: Final = 0.5
+
+log = logging.getLogger("kqmp.coordinator")
 
 
 class Interval:
@@ -81,11 +85,20 @@ class Exports:
         #: 0 = nobody wants anything.
         self._every_s = min(periods, default=0.0)
         self._taken_s = float("-inf")
+        self._limit = RateLimited(log, limit=1)
         self._snapshots = Snapshots()
         self._pages.start()
 
     def __call__(self, coordinator: Coordinator, now_s: float) -> None:
-        """Look at the engine after a pass, and once more at its end."""
+        """Look at the engine after a pass, and once more at its end. Raises nothing."""
+        try:
+            self._look(coordinator, now_s)
+        except Exception:
+            # Nobody's messages wait for a number on a page.
+            if self._limit.admit("exports failed"):
+                log.exception("metrics: a bug in kqmp, please report it")
+
+    def _look(self, coordinator: Coordinator, now_s: float) -> None:
         is_end = coordinator.stage is Stage.DONE
         if not self._every_s or (now_s - self._taken_s < self._every_s and not is_end):
             return

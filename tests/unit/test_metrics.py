@@ -13,7 +13,7 @@ from kqmp.obs.histogram import BUCKETS, bucket
 from kqmp.obs.metrics import Metrics, between, report
 from kqmp.obs.poster import post
 from kqmp.obs.snapshot import Snapshot, pack, unpack
-from kqmp.roles import control
+from kqmp.roles import control, exports
 from kqmp.roles.coordinator import Coordinator, Stage
 from kqmp.roles.exports import Exports, PagesWatcher, SharedPages
 from kqmp.roles.snapshots import Snapshots
@@ -150,6 +150,26 @@ def test_a_parent_is_sent_a_snapshot_each_second_if_there_are_pages(
     assert run(monkeypatch, moments, {}, relays=True) == []
 
 
+def test_a_report_is_posted_each_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    posted: list[Metrics] = []
+    poster = type("Poster", (), {"put": lambda _, metrics: posted.append(metrics)})
+    monkeypatch.setattr(exports, "_poster", lambda url: poster())
+    run(monkeypatch, [100.0, 130.0, 160.0, 219.0, 220.5, 230.0], {"metrics_url": "http://x/"})
+    assert [(one.seconds, one.consumed) for one in posted] == [(60.0, 600), (60.5, 605)]
+
+
+def test_what_fails_here_ends_no_engine(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def put(self, metrics: Metrics) -> None:
+            raise ValueError("broken")
+
+    monkeypatch.setattr(exports, "_poster", lambda url: Broken())
+    run(monkeypatch, [100.0, 160.0, 220.0, 280.0], {"metrics_url": "http://x/"})
+    assert caplog.text.count("a bug in kqmp") == 1
+
+
 def test_a_parent_shows_what_the_coordinators_send() -> None:
     watcher = PagesWatcher({})
     shown: list[str] = []
@@ -183,4 +203,4 @@ def test_nothing_is_read_if_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Snapshots, "take", take)
     coordinator = Coordinator.__new__(Coordinator)
     coordinator.stage = Stage.DONE
-    made(coordinator, 1.0)
+    made._look(coordinator, 1.0)
