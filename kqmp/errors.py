@@ -118,9 +118,13 @@ class EngineEnded(KqmpError):
 
 
 class PushError(KqmpError):
-    """A message cannot be pushed, or messages were lost: the base of all that a pusher raises."""
+    """A message cannot be pushed, or messages were lost: the base of all that a pusher raises.
+
+    `index` is the place of the message among those given to `push_many`, from 0; else -1.
+    """
 
     exit_code = ExitCode.UNDELIVERED
+    index: int = -1
 
 
 class DeliveryError(PushError):

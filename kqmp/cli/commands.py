@@ -11,6 +11,7 @@ import kqmp
 COMMANDS: Final = {
     "run": ("kqmp.cli.run", "run", "Consume a topic with a handler on every core."),
     "check": ("kqmp.cli.check", "check", "Check file, handler, brokers and topic; start nothing."),
+    "push": ("kqmp.cli.push", "push", "Push lines to a topic, one message each."),
     "tail": ("kqmp.cli.tail", "tail", "Show the messages of a topic, in no group."),
     "lag": ("kqmp.cli.lag", "lag", "Show how far a group is behind, and when it is done."),
     "topic": ("kqmp.cli.topic", "topic", "Create topics and look at them."),

@@ -19,6 +19,8 @@ from kqmp.errors import ConfigError, KqmpError
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _SHORTCUTS = {"brokers": "HOST:PORT,...", "topic": "NAME", "group": "NAME"}
+#: As in kcat.
+_SHORT = {"brokers": "-b", "topic": "-t"}
 
 EXIT_CODES = """\b
 Exit codes:
@@ -37,7 +39,10 @@ def endpoint_options(*shortcuts: str) -> Callable[[_Command], _Command]:
         for name in reversed(shortcuts):
             key = KEY[name]
             text = f"Short for --set {key.kq}=...: {key.meaning}."
-            command = click.option(f"--{name}", metavar=_SHORTCUTS[name], help=text)(command)
+            short = (_SHORT[name],) if name in _SHORT else ()
+            command = click.option(*short, f"--{name}", metavar=_SHORTCUTS[name], help=text)(
+                command
+            )
         for decorate in (
             click.option(
                 "-X",

@@ -16,7 +16,9 @@ from kqmp.handler import HandlerRef, parse_target
 from kqmp.obs import logs
 from kqmp.roles import exports, parent, service
 
-_EXIT_CODES = "\n".join(f"  {int(code):>3}  {code.description}" for code in ExitCode)
+_EXIT_CODES = "\n".join(
+    f"  {int(code):>3}  {code.description}" for code in ExitCode if code != ExitCode.UNDELIVERED
+)
 _HELP = """Consume a topic with a handler on every core, until SIGTERM or Ctrl-C.
 
 TARGET is the handler as module:name, looked up in the current directory first: a function

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -21,12 +21,15 @@ from kqmp.kafka import asking, client, findings
 from kqmp.kafka.payload import Headers
 from kqmp.message import Message
 
-__all__ = ["DeliveryReport", "KafkaError", "KafkaException", "Opened", "Producer"]
+__all__ = ["DeliveryReport", "KafkaError", "KafkaException", "Opened", "Producer", "Reports"]
 
 log = logging.getLogger("kqmp.kafka")
 
 #: What librdkafka calls for each message: its error, or None, and the message.
 DeliveryReport: TypeAlias = Callable[[ck.KafkaError | None, ck.Message], None]
+
+#: Of which messages to hear: of all, or only of those that failed.
+Reports: TypeAlias = Literal["all", "failures"]
 
 #: Where the topic does not tell its own: librdkafka's default, below that of the brokers.
 MESSAGE_BYTES: Final = 1_000_000
@@ -100,13 +103,14 @@ def producer_properties(conf: PusherConf, topic_limit: int | None) -> dict[str, 
     }
 
 
-def open_producer(conf: PusherConf, on_delivery: DeliveryReport) -> Opened:
+def open_producer(conf: PusherConf, reports: Reports, on_delivery: DeliveryReport) -> Opened:
     """Ask the brokers for the topic and return a producer for it.
 
     Blocking: some milliseconds; bounded by `asking.CONNECT_S` and a few times `asking.REQUEST_S`.
 
     Args:
         conf: the pusher's configuration.
+        reports: of which messages to hear.
         on_delivery: called for each message without a callback of its own, inside `poll`.
 
     Raises:
@@ -123,7 +127,12 @@ def open_producer(conf: PusherConf, on_delivery: DeliveryReport) -> Opened:
             limit = _topic_limit(conf)
     properties = producer_properties(conf, limit)
     errors: deque[ck.KafkaError] = deque(maxlen=8)
-    settings = {**properties, "on_delivery": on_delivery, "error_cb": errors.append}
+    settings = {
+        **properties,
+        "delivery.report.only.error": reports == "failures",
+        "on_delivery": on_delivery,
+        "error_cb": errors.append,
+    }
     try:
         producer = Producer(cast("dict[str, str | int | float | bool]", settings), logger=log)
     except KafkaException as error:

@@ -5,39 +5,33 @@ pushes often does so by itself, now and then (`serve`), since another thread wou
 the interpreter's lock once a report. Where nobody does, the serving thread polls: each `TICK_S`
 while anything is on its way, never while nothing is. A success costs nothing but the call: what was
 delivered is what was taken less what failed and what waits.
-
-Failures are noted inside the report and told outside of it, since what runs in a report must not
-poll, and whoever is told may push again.
 """
 
-import itertools
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final
+from itertools import count, islice, repeat
+from operator import length_hint
+from typing import Any, Final, NamedTuple
 
 import confluent_kafka as ck
 
 from kqmp.config import PusherConf
-from kqmp.errors import DeliveryError, MessageTooLarge, PushError, QueueFull
-from kqmp.kafka.payload import Headers, Key, size_of, unpushable
+from kqmp.errors import MessageTooLarge, PushError, QueueFull
+from kqmp.kafka.losses import Losses, OnError
+from kqmp.kafka.payload import Headers, Key, encoded, size_of, unpushable
 from kqmp.kafka.producer import (
     DeliveryReport,
     KafkaError,
     KafkaException,
-    as_message,
-    delivery_error,
+    Reports,
     open_producer,
 )
-from kqmp.message import Message
 
 log = logging.getLogger("kqmp.pusher")
-
-#: Told of a message that was lost; true if it has taken care of it.
-OnError = Callable[[Message, DeliveryError], object]
 
 #: Longest a delivery report waits while nobody pushes.
 TICK_S: Final = 0.02
@@ -45,10 +39,27 @@ TICK_S: Final = 0.02
 IDLE_S: Final = 1.0
 #: How long librdkafka is told to send at once before it is looked who still waits for it.
 HURRY_S: Final = 0.05
+#: A thread that pushes hears of deliveries once in so many messages; a power of two, less one.
+SERVE_MASK: Final = 63
+#: So many are pushed between two looks at what was delivered where many are pushed at once.
+CHUNK_MESSAGES: Final = 256
+#: What librdkafka takes as it is.
+_PLAIN: Final = {bytes, str}
 #: How long one wait for room in a full queue lasts.
 ROOM_S: Final = 0.01
 #: How long librdkafka gets to give back what was not delivered when it is closed.
 PURGE_S: Final = 5.0
+
+
+class PusherStatistics(NamedTuple):
+    """What a pusher has done so far in this process."""
+
+    #: Messages taken.
+    pushed: int
+    #: Of these: acknowledged by all replicas in sync; not delivered, for good; still on their way.
+    delivered: int
+    failed: int
+    waiting: int
 
 
 class Sender:
@@ -59,10 +70,11 @@ class Sender:
         produce: the producer's `produce(topic, value, key, ...)`: never blocks; raises what
             `refused` explains. To be followed by `next(numbers)`.
         numbers: counts what was taken; safe from several threads.
+        losses: what was not delivered.
         is_idle: whether the serving thread sleeps and must be woken by `wake`.
     """
 
-    def __init__(self, conf: PusherConf, on_error: OnError | None) -> None:
+    def __init__(self, conf: PusherConf, reports: Reports, on_error: OnError | None) -> None:
         """Ask the brokers for the topic and start the thread.
 
         Raises:
@@ -70,57 +82,40 @@ class Sender:
             BrokerError: no broker answers or they refuse us, or the topic is missing.
         """
         self._conf = conf
-        self._on_error = on_error
-        self._opened = open_producer(conf, self._reported)
+        self._opened = open_producer(conf, reports, self._reported)
+        self.losses = Losses(self._opened, on_error)
         self._producer = self._opened.producer
         # Typed loosely: the stubs know no str in the pairs of headers.
         self.produce: Callable[..., None] = self._producer.produce
         self.topic = conf.topic
-        self.numbers = itertools.count()
+        self.numbers = count()
         self.is_idle = False
         self._was_served = False
         self._is_closing = False
         self._wake = threading.Event()
         #: Who waits for the delivery of one message: then none waits for others to join it.
         self._waiters: set[object] = set()
-        self._failures: deque[tuple[ck.KafkaError, ck.Message, Headers]] = deque()
-        self._telling = threading.RLock()
-        self._count = threading.Lock()
+        self._counting = threading.Lock()
         self._looks = 0
-        self._failed = 0
-        self._failed_at_flush = 0
-        self._lost = 0
-        self._first_loss: DeliveryError | None = None
+        #: Taken by `push_all`, which counts what it did at once.
+        self._taken_at_once = 0
         self._thread = threading.Thread(target=self._serve_all, name="kqmp-pusher", daemon=True)
         self._thread.start()
 
     @property
     def taken(self) -> int:
         """Messages that librdkafka has taken so far."""
-        with self._count:
+        with self._counting:
             # The count can only be read by counting on.
             self._looks += 1
-            return next(self.numbers) - self._looks + 1
+            return next(self.numbers) - self._looks + 1 + self._taken_at_once
 
-    @property
-    def failed(self) -> int:
-        """Messages taken that were not delivered, those that somebody waited for included."""
-        return self._failed
-
-    @property
-    def waiting(self) -> int:
-        """Messages that are neither delivered nor failed, and a few events of librdkafka's."""
-        return len(self._producer)
-
-    @property
-    def lost(self) -> int:
-        """Messages that failed, that nobody waited for and nobody took care of."""
-        return self._lost
-
-    @property
-    def first_loss(self) -> DeliveryError | None:
-        """Why the first of them failed."""
-        return self._first_loss
+    def statistics(self) -> PusherStatistics:
+        """Return what was done so far; after `close` nothing waits."""
+        # Before the count of what waits, lest something be in neither.
+        taken, failed = self.taken, self.losses.failed
+        waiting = 0 if self._is_closing else min(len(self._producer), taken - failed)
+        return PusherStatistics(taken, taken - failed - waiting, failed, waiting)
 
     def serve(self) -> None:
         """Hear of what was delivered; never blocks. For threads that push often."""
@@ -131,6 +126,47 @@ class Sender:
         """Wake the serving thread."""
         self.is_idle = False
         self._wake.set()
+
+    def push_all(self, values: Iterable[object], key: Key) -> None:
+        """Push many values, in a loop of C as long as nothing is in the way.
+
+        Raises:
+            PushError: as `insist`, with `index`.
+            TypeError: a value or the key is of a wrong type.
+        """
+        rest = iter(values)
+        done = 0
+        while chunk := list(islice(rest, CHUNK_MESSAGES)):
+            if not _PLAIN.issuperset(map(type, chunk)):
+                chunk = [encoded(value) for value in chunk]
+            self._push_chunk(chunk, key, done)
+            done += len(chunk)
+            self.serve()
+        self.wake()
+
+    def _push_chunk(self, chunk: list[Any], key: Key, done: int) -> None:
+        rest = iter(chunk)
+        before = 0
+        while before < len(chunk):
+            try:
+                deque(map(self.produce, repeat(self.topic), rest, repeat(key)), 0)
+            except Exception as error:  # noqa: BLE001 - insist raises what it cannot mend
+                at = len(chunk) - length_hint(rest) - 1
+                self._took(at - before)
+                try:
+                    self.insist(error, chunk[at], key)
+                except PushError as why:
+                    why.index = done + at
+                    raise
+                self._took(1)
+                before = at + 1
+            else:
+                self._took(len(chunk) - before)
+                return
+
+    def _took(self, count: int) -> None:
+        with self._counting:
+            self._taken_at_once += count
 
     def insist(
         self, error: Exception, value: str | bytes | None, key: Key, how: tuple[Any, ...] = ()
@@ -169,9 +205,9 @@ class Sender:
         known = self._opened.errors
         why = f" ({known[-1].str()})" if known else ""
         return QueueFull(
-            f"topic {self._conf.topic}: {self.waiting:,} messages wait to be delivered, which is"
-            f" all that the queue holds, and there was no room for another in"
-            f" {self._conf.max_block_s:g} s (MaxBlock){why}"
+            f"topic {self._conf.topic}: the queue is full, {len(self._producer):,} messages wait to"
+            f" be delivered, and there was no room for another in {self._conf.max_block_s:g} s"
+            f" (MaxBlock){why}"
         )
 
     def refused(
@@ -205,10 +241,6 @@ class Sender:
             self._producer.flush(HURRY_S)
         done.wait()
 
-    def explained(self, error: ck.KafkaError, message: ck.Message) -> DeliveryError:
-        """Return what to tell of a message that was not delivered."""
-        return delivery_error(error, message, self._opened)
-
     def expect(self, waiter: object) -> None:
         """Have everything sent at once while somebody waits; called before `produce`."""
         self._waiters.add(waiter)
@@ -217,18 +249,9 @@ class Sender:
         """Somebody has what he waited for, or does not wait any more."""
         self._waiters.discard(waiter)
 
-    def count_told(self) -> None:
-        """Count a failed message whose pusher has been told by an exception."""
-        with self._count:
-            self._failed += 1
-            # `flush` tells only of what nobody knows yet.
-            self._failed_at_flush += 1
-
     def hand_over(self, error: ck.KafkaError, message: ck.Message, headers: Headers) -> None:
         """Take a failed message of which nobody else will hear."""
-        with self._count:
-            self._failed += 1
-        self._failures.append((error, message, headers))
+        self.losses.note(error, message, headers)
         self.wake()
 
     def report_with(self, headers: Headers) -> DeliveryReport:
@@ -245,32 +268,8 @@ class Sender:
             Messages that still wait, and those that failed since the last call.
         """
         waiting = self._producer.flush(-1 if timeout_s is None else max(0.0, timeout_s))
-        self.tell()
-        with self._count:
-            failed = self._failed - self._failed_at_flush
-            self._failed_at_flush = self._failed
-        return waiting + failed
-
-    def tell(self) -> None:
-        """Tell `on_error` of what has failed; not to be called inside a delivery report."""
-        with self._telling:
-            while self._failures:
-                error, message, headers = self._failures.popleft()
-                self._tell_of(self.explained(error, message), as_message(message, headers))
-
-    def _tell_of(self, reason: DeliveryError, message: Message) -> None:
-        is_handled = False
-        if self._on_error is None:
-            log.error("%s", reason)
-        else:
-            try:
-                is_handled = bool(self._on_error(message, reason))
-            except Exception:
-                log.exception("on_error failed; it was told: %s", reason)
-        with self._count:
-            self._lost += not is_handled
-            if not is_handled and self._first_loss is None:
-                self._first_loss = reason
+        self.losses.tell()
+        return waiting + self.losses.since_last()
 
     def close(self, timeout_s: float) -> None:
         """Flush, give up what is not delivered by then, end the thread and the producer.
@@ -288,7 +287,7 @@ class Sender:
         self.wake()
         self._thread.join()
         self._producer.close()
-        self.tell()
+        self.losses.tell()
 
     def _reported(
         self, error: ck.KafkaError | None, message: ck.Message, headers: Headers = None
@@ -307,8 +306,8 @@ class Sender:
                 self._wake.wait(IDLE_S)
 
     def _serve_once(self) -> None:
-        if self._failures:
-            self.tell()
+        if self.losses:
+            self.losses.tell()
         if self._waiters:
             self._producer.flush(HURRY_S)
         elif len(self._producer):
@@ -319,7 +318,7 @@ class Sender:
         else:
             # First said, then looked: a push either finds it said or is found.
             self.is_idle = True
-            if not (len(self._producer) or self._waiters or self._failures or self._is_closing):
+            if not (len(self._producer) or self._waiters or self.losses or self._is_closing):
                 self._wake.wait(IDLE_S)
             self.is_idle = False
             self._producer.poll(0)

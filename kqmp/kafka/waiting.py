@@ -54,8 +54,7 @@ def push_and_wait(
     error, message = told[0]
     if error is None:
         return _delivery(message)
-    sender.count_told()
-    raise sender.explained(error, message)
+    raise sender.losses.explained(error, message)
 
 
 async def apush(
@@ -112,8 +111,7 @@ def _settle(
     elif future.done():  # cancelled: nobody else would hear
         sender.hand_over(error, message, headers)
     else:
-        sender.count_told()
-        future.set_exception(sender.explained(error, message))
+        future.set_exception(sender.losses.explained(error, message))
 
 
 def _delivery(message: Any) -> Delivery:
