@@ -103,10 +103,7 @@ class Queue:
         self._conf = conf.replace(**changes) if changes else conf
         ref = ref_of(conf.handler if handler is None else handler)
         self._ref = msgspec.structs.replace(ref, on_error=_error_ref(on_error))
-        function: object = metrics
-        if function is not None and not callable(function):
-            msg = f"metrics: {shown(function)} cannot be called; pass a function of one argument"
-            raise ConfigError(msg)
+        _require_callable(metrics)
         self._metrics = metrics
         self._metrics_interval_ms = _interval_ms(metrics_interval) if metrics else 0
         self._logger = std_logging.getLogger("kqmp") if logging is True else (logging or None)
@@ -272,6 +269,12 @@ def _interval_ms(interval: Duration) -> int:
         text = f"metrics_interval: {shown(interval)} is not allowed; use a duration from 1s to 1h"
         raise ConfigError(text)
     return interval_ms
+
+
+def _require_callable(metrics: object) -> None:
+    if metrics is not None and not callable(metrics):
+        msg = f"metrics: {shown(metrics)} cannot be called; pass a function of one argument"
+        raise ConfigError(msg)
 
 
 def _level(wanted: int | str | None, logger: std_logging.Logger | None) -> str:
