@@ -275,9 +275,9 @@ class Dispatcher:
         words[w.FETCHED_COUNT] += fetched
         words[w.FETCHED_BYTES] += fetched_bytes
         words[w.DROPPED_COUNT] += dropped
-        words[w.HELD_COUNT] = self.held_count
 
     def beat(self) -> None:
-        """Show the coordinator's watchdog that the loop turns."""
-        # SAFETY: the fetcher is the only writer of its heartbeat.
+        """Show the coordinator's watchdog that the loop turns, and how much waits in bays."""
+        # SAFETY: the fetcher is the only writer of both.
         self.log.words[w.FETCHER_HEARTBEAT] += 1
+        self.log.words[w.HELD_COUNT] = self.held_count

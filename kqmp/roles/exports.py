@@ -85,6 +85,7 @@ class Exports:
         #: 0 = nobody wants anything.
         self._every_s = min(periods, default=0.0)
         self._taken_s = float("-inf")
+        self._stage = Stage.RUNNING
         self._limit = RateLimited(log, limit=1)
         self._snapshots = Snapshots()
         self._pages.start()
@@ -99,10 +100,12 @@ class Exports:
                 log.exception("metrics: a bug in kqmp, please report it")
 
     def _look(self, coordinator: Coordinator, now_s: float) -> None:
-        is_end = coordinator.stage is Stage.DONE
-        if not self._every_s or (now_s - self._taken_s < self._every_s and not is_end):
+        # A stop shows on the page of health at once.
+        is_news = coordinator.stage is not self._stage
+        if not self._every_s or (now_s - self._taken_s < self._every_s and not is_news):
             return
-        self._taken_s = now_s
+        self._taken_s, self._stage = now_s, coordinator.stage
+        is_end = coordinator.stage is Stage.DONE
         snapshot = self._snapshots.take(coordinator, now_s)
         self._pages.put(snapshot)
         if self._relays:
