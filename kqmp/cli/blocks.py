@@ -32,11 +32,12 @@ class StopRequests:
         #: The first signal that came; 0 before.
         self.signal = 0
         self._saved: dict[int, Any] = {}
-        self._receiver, self._sender = socket.socketpair()
-        self._receiver.setblocking(False)
-        self._sender.setblocking(False)
+        self._receiver: socket.socket
+        self._sender: socket.socket
 
     def __enter__(self) -> "StopRequests":
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._saved[number] = signal.signal(number, self._take)
