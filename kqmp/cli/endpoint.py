@@ -12,7 +12,7 @@ import click
 
 from kqmp.cli.options import Given, pairs
 from kqmp.cli.stdout import ReaderGone
-from kqmp.config.keys import KEY
+from kqmp.config.keys import CONSUMER, KeyTable
 from kqmp.configfile import TOP_LEVEL, Endpoint, load_endpoint
 from kqmp.errors import ConfigError, KqmpError
 
@@ -32,12 +32,17 @@ Exit codes:
 """
 
 
-def endpoint_options(*shortcuts: str) -> Callable[[_Command], _Command]:
-    """Add the flags that `take` picks up again; of the shortcuts only those named."""
+def endpoint_options(*shortcuts: str, table: KeyTable = CONSUMER) -> Callable[[_Command], _Command]:
+    """Add the flags that `take` picks up again; of the shortcuts only those named.
+
+    Args:
+        shortcuts: names of keys in Python.
+        table: what they mean.
+    """
 
     def add(command: _Command) -> _Command:
         for name in reversed(shortcuts):
-            key = KEY[name]
+            key = table.by_name[name]
             text = f"Short for --set {key.kq}=...: {key.meaning}."
             short = (_SHORT[name],) if name in _SHORT else ()
             command = click.option(*short, f"--{name}", metavar=_SHORTCUTS[name], help=text)(

@@ -13,10 +13,11 @@ import click
 from kqmp.cli import endpoint as flags
 from kqmp.cli.blocks import StopRequests, line_blocks, whole
 from kqmp.cli.options import Given, pairs
-from kqmp.cli.pushing import ATTEMPT_S, Pushing, told
+from kqmp.cli.pushing import ATTEMPT_S, Pushing, told, trouble
 from kqmp.cli.screen import Screen
 from kqmp.cli.stdout import ReaderGone, Stdout
 from kqmp.config import PusherConf
+from kqmp.config.pusher_keys import PUSHER
 from kqmp.configfile import load_pusher, load_pusher_from_flags
 from kqmp.errors import ConfigError, ExitCode
 from kqmp.kafka.payload import Headers
@@ -89,7 +90,7 @@ class _Form(NamedTuple):
     "--whole", "is_whole", is_flag=True, help="Each FILE, or all of standard input, is one message."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; only what is wrong.")
-@flags.endpoint_options("brokers", "topic")
+@flags.endpoint_options("brokers", "topic", table=PUSHER)
 def push(**options: Any) -> None:
     """Push what is read; the text for users is `_HELP`."""
     with flags.ending():
@@ -98,7 +99,7 @@ def push(**options: Any) -> None:
         names = options["files"] or ("-",)
         size = _check_files(names)
         stop = StopRequests()
-        with Screen(sys.stderr) as screen:
+        with Screen(sys.stderr) as screen, trouble(screen):
             work = Pushing(screen, stop, conf.max_block_s, shows=not options["quiet"])
             quick = conf.replace(
                 sync=False,
@@ -110,6 +111,7 @@ def push(**options: Any) -> None:
             # Only now: until the brokers have answered Ctrl-C just ends it.
             with stop:
                 broken = _push_all(work, stop, names, form)
+                work.is_read = not stop.count and not broken
                 work.finish()
         for problem in broken:
             told(problem)

@@ -1,7 +1,10 @@
 """What `kqmp push` does between opening and closing its pusher: push, show, complain, count."""
 
+import contextlib
+import logging
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import click
@@ -18,6 +21,9 @@ from kqmp.pusher import Pusher
 ATTEMPT_S: Final = 0.2
 #: So many failures are told one by one, the others only counted.
 TOLD_MAX: Final = 10
+_FOR_AUTHORS: Final = re.compile(
+    r"^[A-Z_]+ \[[^]]*\] |\[thrd:[^]]*\]: | \((?:after \d+ms|receive) [^)]*\)"
+)
 
 
 class Complaints:
@@ -64,6 +70,8 @@ class Pushing:
         #: Lines that were refused at once.
         self.refused = 0
         self.without_key = 0
+        #: Whether the input was read to its end.
+        self.is_read = False
         #: Whether nothing more can be pushed.
         self.gave_up = False
 
@@ -197,10 +205,39 @@ class Pushing:
         if self.without_key:
             text += f"; {counted_large(self.without_key, 'line')} without the separator had no key"
         if self._stop.count:
-            text += "; interrupted, the rest was not read"
+            text += "; interrupted" if self.is_read else "; interrupted, the rest was not read"
         elif self.gave_up:
             text += "; given up, the rest was not read"
         return text
+
+
+class _Trouble(logging.Handler):
+    """Says each thing that librdkafka has to say of the connections once."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the text without what is only for librdkafka's authors."""
+        text = _FOR_AUTHORS.sub("", record.getMessage())
+        if text not in self._said and len(self._said) < TOLD_MAX:
+            self._said.add(text)
+            self._screen.line(f"kqmp push: {text}")
+
+
+@contextlib.contextmanager
+def trouble(screen: Screen) -> Iterator[None]:
+    """Show trouble with the connections, which librdkafka logs and goes on trying."""
+    logger, handler = logging.getLogger("kqmp.kafka"), _Trouble(screen)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
 
 
 def counted_large(count: int, noun: str) -> str:

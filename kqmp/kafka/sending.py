@@ -39,6 +39,8 @@ TICK_S: Final = 0.02
 IDLE_S: Final = 1.0
 #: How long librdkafka is told to send at once before it is looked who still waits for it.
 HURRY_S: Final = 0.05
+#: How long it is waited where somebody waits, though nothing is on its way: he will see it soon.
+SETTLE_S: Final = 0.001
 #: A thread that pushes hears of deliveries once in so many messages; a power of two, less one.
 SERVE_MASK: Final = 63
 #: So many are pushed between two looks at what was delivered where many are pushed at once.
@@ -309,7 +311,8 @@ class Sender:
         if self.losses:
             self.losses.tell()
         if self._waiters:
-            self._producer.flush(HURRY_S)
+            if not self._producer.flush(HURRY_S):
+                self._wake.wait(SETTLE_S)
         elif len(self._producer):
             if not self._was_served:
                 self._producer.poll(0)
