@@ -12,7 +12,7 @@ from typing import Final
 #: A lane is to be filled again when it holds no more than this part of its limit. The limit grows
 #: by the same mark: a fetcher that looks often would else feed a lane for ever in steps of a few
 #: messages, and turn a thousand times a second for it.
-REFILL_BELOW: Final = 0.75
+REFILL_BELOW: Final = 0.5
 #: Weight of a sample.
 _WEIGHT: Final = 0.3
 #: A sample spans at least this long; shorter ones say more about the scheduler than the handler.

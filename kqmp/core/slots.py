@@ -7,6 +7,12 @@ for one *generation* of a few tens of milliseconds. When a generation ends, each
 it takes the end of its lane at that moment as its *bound*: it is in flight while the cursor of its
 lane is below that. This errs on the safe side only, and costs nothing per message.
 
+What a decision brings a lane is not one message but all that follow on that slot while it is in
+flight. So a lane's load is what it holds, and what its slots of late are about to bring: their
+number by the messages that follow a decision, as measured. Without that a lane that holds less is
+given all keys that are new, and the whole of their messages: a backlog, which comes one partition
+after another, each with keys of its own, went to one lane by turns.
+
 Runs in the fetcher and starts empty with its process: a partition opens only when no older message
 of it is in any lane, so that no order is owed to what a predecessor dispatched.
 """
@@ -23,6 +29,8 @@ GENERATION_S_PER_MISS: Final = 15e-6
 #: ... but never longer than this, and it ends with the batch that brings it more keys than this.
 GENERATION_S_MAX: Final = 0.25
 GENERATION_KEYS_MAX: Final = 100_000
+#: The messages that follow a decision are measured over at least this many decisions.
+DECISIONS_MIN: Final = 32
 
 
 class KeyLanes(dict["bytes | int | None", int]):
@@ -50,16 +58,25 @@ class KeyLanes(dict["bytes | int | None", int]):
         self._loads_s = [0.0] * lane_count
         self._weights_s: Sequence[float] = [1.0] * lane_count
         self._started_s = 0.0
+        #: Slots of each lane: those of the last generation, and what was decided since.
+        self._live = [0] * lane_count
+        #: Messages that follow a decision beyond the first one; and, since that was measured last,
+        #: the decisions, and the messages placed before them.
+        self._following = 0.0
+        self._decisions = 0
+        self._placed: int | None = None
 
     def __missing__(self, key: "bytes | int | None") -> int:
         """Decide the lane of a key not seen in this generation."""
         if key is None:
-            return self._least_loaded()
+            return self._least_loaded(1.0)
         slot = hash(key) & (SLOTS - 1)
         lane = self._slot_lane[slot]
         if not self._is_current[slot]:
             if self._slot_bound[slot] <= self._cursor_of(lane):
-                lane = self._slot_lane[slot] = self._least_loaded()
+                lane = self._slot_lane[slot] = self._least_loaded(1.0 + self._following)
+                self._live[lane] += 1
+                self._decisions += 1
             self._is_current[slot] = 1
             self._current.append(slot)
         self[key] = lane
@@ -73,17 +90,21 @@ class KeyLanes(dict["bytes | int | None", int]):
         Call it before the look-ups of each batch, when all messages of the last one were placed.
 
         Args:
-            loads_s: per lane, seconds of work it holds, bay included; counted up from here on.
+            loads_s: per lane, seconds of work it holds, bay included.
             weights_s: per lane, seconds a further message adds.
             ends: per lane, the number after the last message placed, bays included.
             now_s: monotonic.
         """
-        self._loads_s = loads_s
+        self._measure(sum(ends))
         self._weights_s = weights_s
         due = min(max(GENERATION_S, len(self) * GENERATION_S_PER_MISS), GENERATION_S_MAX)
         if now_s - self._started_s >= due or len(self) > GENERATION_KEYS_MAX:
             self._end_generation(ends)
             self._started_s = now_s
+        self._loads_s = [
+            load_s + live * self._following * weight_s
+            for load_s, live, weight_s in zip(loads_s, self._live, weights_s, strict=True)
+        ]
 
     def dropped(self, ends: Sequence[int]) -> None:
         """Tell that held messages were dropped: `ends` are the lanes' ends without them.
@@ -94,17 +115,31 @@ class KeyLanes(dict["bytes | int | None", int]):
         """
         ends_of_slots = map(ends.__getitem__, self._slot_lane)
         self._slot_bound = list(map(min, self._slot_bound, ends_of_slots))
+        self._decisions, self._placed = 0, sum(ends)
+
+    def _measure(self, placed: int) -> None:
+        """Measure what follows a decision, if there were enough."""
+        if self._placed is None:
+            self._placed = placed
+        if self._decisions >= DECISIONS_MIN:
+            following = max(0.0, (placed - self._placed) / self._decisions - 1)
+            self._following = (self._following + following) / 2
+            self._decisions, self._placed = 0, placed
 
     def _end_generation(self, ends: Sequence[int]) -> None:
         lanes, bounds = self._slot_lane, self._slot_bound
+        self._live = live = [0] * len(self._live)
         for slot in self._current:
-            bounds[slot] = ends[lanes[slot]]
+            lane = lanes[slot]
+            live[lane] += 1
+            bounds[slot] = ends[lane]
         self._current.clear()
         self._is_current = bytearray(SLOTS)
         self.clear()
 
-    def _least_loaded(self) -> int:
+    def _least_loaded(self, messages: float) -> int:
+        """Return the lane, and count so many messages of load up on it."""
         loads = self._loads_s
         lane = loads.index(min(loads))
-        loads[lane] += self._weights_s[lane]
+        loads[lane] += self._weights_s[lane] * messages
         return lane

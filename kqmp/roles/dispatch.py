@@ -102,16 +102,19 @@ class Dispatcher:
     def wanted(self) -> int:
         """Return how many more messages the lanes can take at once; 0 = fetch nothing now.
 
-        Lanes with a bay do not count: the others may go on, until the bays are half full.
+        Nothing while every lane holds enough; once one does not, what all of them can take, since
+        that lane gets only its share of it. Lanes with a bay do not count: the others may go on,
+        until the bays are half full.
         """
         if self._pending is not None or self.fullness > 0.5:
             return 0
-        room = 0
+        room, is_due = 0, False
         for lane, depth, bay in zip(self._lanes, self._depths, self._bays, strict=True):
-            outstanding = lane.end_number - lane.cursor
-            if not bay.count and outstanding <= REFILL_BELOW * depth.limit:
-                room += depth.limit - outstanding
-        return room
+            if not bay.count:
+                outstanding = lane.end_number - lane.cursor
+                room += max(0, depth.limit - outstanding)
+                is_due = is_due or outstanding <= REFILL_BELOW * depth.limit
+        return room if is_due else 0
 
     def wait_s(self) -> float:
         """Return how long it takes until some lane wants more, within bounds."""

@@ -1,10 +1,10 @@
 """The rivals, as people write them: `python -m perf.lib.rivals KIND HANDLER ... `.
 
-Each is a loop around confluent-kafka with its automatic commits. They get the fetch settings that
-suit them best (`fetch.queue.backoff.ms`; librdkafka's default of a second would cost them a factor
-of up to 7) and commit once a second as kqmp does. Their count of handled messages, kept in a local
-variable, goes to a shared word every 256 messages or after each batch; with handlers that work,
-after each message.
+Each is a loop around confluent-kafka with its automatic commits, but for `bare`, which has no
+Kafka. They get the fetch settings that suit them best (`fetch.queue.backoff.ms`; librdkafka's
+default of a second would cost them a factor of up to 7) and commit once a second as kqmp does.
+Their count of handled messages, kept in a local variable, goes to a shared word every 256 messages
+or after each batch; with handlers that work, after each message.
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ def consume_loop_counting_each(
                 words[at] += 1
 
 
+def bare_loop(handler: Handler, words: memoryview[int], at: int) -> None:
+    """Call the handler and nothing else, without end: what the machine gives just now."""
+    while not words[SharedProgress.STOP]:
+        handler(b"key-00000", b"")
+        words[at] += 1
+
+
 class Pooled(NamedTuple):
     """A pool and how many messages it is given at a time."""
 
@@ -138,6 +145,10 @@ def run_process(options: argparse.Namespace) -> None:
     handler: Handler = getattr(importlib.import_module("perf.handlers"), name)
     progress = SharedProgress(options.fd)
     words, at = progress.words, SharedProgress.word_of(options.index)
+    if options.kind == "bare":
+        wait_for_go(progress, at)
+        bare_loop(handler, words, at)
+        return
     pool = None
     if options.kind == "pool":
         # Before the client exists: librdkafka does not survive a fork.
@@ -170,7 +181,7 @@ def run_members(options: argparse.Namespace) -> None:
 def main() -> None:
     """Run one process or several."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=("poll", "consume", "pool"))
+    parser.add_argument("kind", choices=("bare", "poll", "consume", "pool"))
     parser.add_argument("handler")
     for name in ("brokers", "group", "topic"):
         parser.add_argument(f"--{name}", required=True)

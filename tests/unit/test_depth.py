@@ -44,9 +44,11 @@ def test_a_lane_that_need_not_be_filled_again_does_not_grow():
     depth.observe(3, 4, 0.03)
     assert depth.limit == 4
     depth.observe(4, 3, 0.031)
+    assert depth.limit == 4
+    depth.observe(5, 2, 0.032)
     assert depth.limit == 8
-    depth.observe(4, 8, 0.032)
-    depth.observe(5, 7, 0.033)
+    depth.observe(5, 8, 0.033)
+    depth.observe(6, 5, 0.034)
     assert depth.limit == 8
 
 
