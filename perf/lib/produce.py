@@ -49,7 +49,7 @@ def loop(conf: PusherConf) -> Run:
         if error is not None:
             lost += 1
 
-    producer = open_producer(conf, on_delivery).producer
+    producer = open_producer(conf, "all", on_delivery).producer
     topic, produce, poll = conf.topic, producer.produce, producer.poll
 
     def run(pairs: Pairs) -> int:
