@@ -52,8 +52,9 @@ Exit codes:
 _IDLE_S: Final = 0.5
 
 
-#: More than a pusher's own: it takes librdkafka half a second to be let in, and reading goes on.
-QUEUE_MESSAGES: Final = 500_000
+#: Where neither section nor flag says otherwise. More may wait than in a pusher: librdkafka takes
+#: half a second to be let in, while reading goes on. Not compressed, as in kcat: -z does.
+_DEFAULTS: Final = {"queue.buffering.max.messages": 500_000, "compression.type": "none"}
 
 
 class _Form(NamedTuple):
@@ -89,12 +90,22 @@ class _Form(NamedTuple):
 @click.option(
     "--whole", "is_whole", is_flag=True, help="Each FILE, or all of standard input, is one message."
 )
+@click.option(
+    "-z",
+    "--compress",
+    type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]),
+    help="Short for -X compression.type=...; without it the section's, else none.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; only what is wrong.")
 @flags.endpoint_options("brokers", "topic", table=PUSHER)
 def push(**options: Any) -> None:
     """Push what is read; the text for users is `_HELP`."""
     with flags.ending():
-        conf = _conf(flags.take(options))
+        given = flags.take(options)
+        if options["compress"] is not None:
+            codec = f"compression.type={options['compress']}"
+            given = given._replace(properties=(*given.properties, codec))
+        conf = _conf(given)
         form = _form(options)
         names = options["files"] or ("-",)
         size = _check_files(names)
@@ -104,7 +115,7 @@ def push(**options: Any) -> None:
             quick = conf.replace(
                 sync=False,
                 max_block=min(ATTEMPT_S, conf.max_block_s),
-                kafka={"queue.buffering.max.messages": QUEUE_MESSAGES, **conf.kafka},
+                kafka={**_DEFAULTS, **conf.kafka},
             )
             pusher = Pusher.from_config(quick, reports="failures", on_error=work.lost)
             work.open(pusher, size)

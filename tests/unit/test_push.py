@@ -110,7 +110,7 @@ def test_a_line_that_is_too_large_is_told_with_its_place_and_left_out(
 def test_a_queue_that_is_full_is_waited_for(host: MockHost, push: Push, tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"".join(b"%d,v%d\n" % (number % 3, number) for number in range(3000)))
-    small = ("-X", "queue.buffering.max.messages=20")
+    small = ("-X", "queue.buffering.max.messages=20", "-z", "lz4")
     for more in ((), ("-K", ",")):
         assert push(*small, *more, path)[0] == 0
     values = [value for _, value, _ in records(host, 6000)]
