@@ -182,9 +182,11 @@ class Coordinator:
         if count <= self._interrupts or self.stage is Stage.DONE:
             return
         self._interrupts = count
-        if count > 1 or self.stage is not Stage.RUNNING:
+        is_running = self.stage is Stage.RUNNING
+        # A terminal interrupts the program or parent as well, whose Stop may be here first.
+        if count > 1 or (self._parent is None and not is_running):
             self._end(ExitCode.INTERRUPTED, "stopped at once by a further interrupt")
-        else:
+        elif is_running:
             log.info("SIGINT: draining; one more stops at once")
             self.stop()
 
