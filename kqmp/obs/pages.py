@@ -145,7 +145,9 @@ class Pages:
     def _metrics(self, pages: list[Page], accept: str) -> Reply:
         if not exposition.is_installed():
             return Reply(_NOT_INSTALLED, f"metrics need {exposition.INSTALL}\n".encode())
-        snapshots = [self._snapshots.get(page.section) for page in dict.fromkeys(pages)]
+        # Prometheus and DevServer of one section may have their page at the same place.
+        sections = dict.fromkeys(page.section for page in pages)
+        snapshots = [self._snapshots.get(section) for section in sections]
         body, kind = exposition.render([s for s in snapshots if s is not None], accept)
         return Reply(200, body, kind)
 
@@ -167,15 +169,17 @@ def _listening(
     host, port = address
     try:
         return WebServer(host, port, routes)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name too long or with an empty part is the latter
         page = next(page for page in pages if (page.host, page.port) == address)
         key = f"{page.section}.{page.key}" if page.section else page.key
         shown = f"{host or '*'}:{port}"
-        if error.errno == errno.EADDRINUSE:
+        number = getattr(error, "errno", None)
+        if number == errno.EADDRINUSE:
             msg = f"{key}: Port: {shown} is in use by another process; choose another Port"
             raise WorkerStartError(msg) from None
-        if error.errno == errno.EACCES:
+        if number == errno.EACCES:
             msg = f"{key}: Port: {shown} is not for this user; choose a Port above 1023"
             raise WorkerStartError(msg) from None
-        msg = f"{key}: Host: {host!r} is no address of this machine ({error.strerror or error})"
+        reason = getattr(error, "strerror", None) or error
+        msg = f"{key}: Host: {host!r} is no address of this machine ({reason})"
         raise ConfigError(f"{msg}; use 127.0.0.1, 0.0.0.0 or one that `ip address` shows") from None

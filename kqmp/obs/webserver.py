@@ -14,15 +14,21 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Any, Final
 
 from kqmp.obs.route import Reply, Route
 
 #: A client that sends or takes nothing for so long is hung up on.
 CLIENT_S: Final = 5.0
+#: Requests that are answered at the same time; who comes beyond is hung up on. Each takes a thread
+#: and a descriptor of the process, which it needs for its own children.
+CLIENTS_MAX: Final = 32
+#: A pause after a client could not be taken, as when there is no descriptor left.
+RETRY_S: Final = 0.1
 #: Signals are the main thread's to hear.
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -96,6 +102,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, routes: dict[str, Route]) -> None:
         self.routes = routes
+        self._free = threading.BoundedSemaphore(CLIENTS_MAX)
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
@@ -111,6 +118,32 @@ class _Server(ThreadingHTTPServer):
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "kqmp", int(self.server_address[1])
+
+    def get_request(self) -> Any:
+        """Take a client; a failure does not come again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(RETRY_S)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread, if there are not too many."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer; runs on that thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
         """Make little of clients that hang up; what a route raises is told where it is called."""

@@ -14,7 +14,8 @@ from kqmp.errors import ConfigError, ExitCode, WorkerStartError
 from kqmp.obs import pages
 from kqmp.obs.pages import Page, Pages, pages_of
 from kqmp.obs.route import Reply
-from kqmp.obs.webserver import WebServer
+from kqmp.obs.webserver import CLIENTS_MAX, WebServer
+from tests.support.engine import wait_until
 from tests.support.snapshots import snapshot
 
 
@@ -103,6 +104,13 @@ def test_without_the_package_prometheus_is_refused_and_devserver_says_so() -> No
     assert not pages.notes(conf(dev_server={**DEV, "EnableMetrics": False}), absent)
 
 
+def test_two_keys_with_their_page_at_one_place_show_it_once() -> None:
+    same = {"Host": "127.0.0.1", "Port": 6060}
+    routes = show({"": conf(prometheus=same, dev_server=same)}, snapshot(commits=1))
+    metrics = routes["/metrics"]("").body.decode()
+    assert metrics.count("kqmp_commits_total{") == 1
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     """Give a port of 127.0.0.1 that somebody listens on."""
@@ -120,9 +128,10 @@ def test_a_port_in_use_is_one_clear_error(taken: int) -> None:
         Pages({"S": conf(dev_server={"Host": "127.0.0.1", "Port": taken})})
 
 
-def test_a_host_of_another_machine_is_an_error_of_the_file() -> None:
+@pytest.mark.parametrize("host", ["203.0.113.1", "a..b", "x" * 64])
+def test_a_host_of_another_machine_is_an_error_of_the_file(host: str) -> None:
     with pytest.raises(ConfigError, match="is no address of this machine"):
-        Pages({"": conf(prometheus={"Host": "203.0.113.1"})})
+        Pages({"": conf(prometheus={"Host": host})})
 
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, str, bytes]:
@@ -154,6 +163,23 @@ def test_a_web_server_answers_its_routes_and_gives_its_port_back(
         server.close()
     assert "ValueError: here" in caplog.text
     WebServer("127.0.0.1", server.port, {}).close()
+
+
+def test_clients_beyond_a_bound_are_hung_up_on() -> None:
+    server = WebServer("127.0.0.1", 0, {"/a": lambda _: Reply(200, b"A")})
+    server.start()
+    address = ("127.0.0.1", server.port)
+    idle = [socket.create_connection(address, timeout=10) for _ in range(CLIENTS_MAX + 1)]
+    try:
+        assert idle[-1].recv(1) == b""
+        for client in idle:
+            client.close()
+        wait_until(lambda: server._server._free._value == CLIENTS_MAX, "all threads free again")
+        assert get(server.port, "/a")[0] == 200
+    finally:
+        for client in idle:
+            client.close()
+        server.close()
 
 
 def test_its_socket_is_not_for_children() -> None:
