@@ -8,6 +8,7 @@ import queue
 import signal
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from datetime import UTC, datetime
 from typing import Final
@@ -44,7 +45,9 @@ class Poster:
         while True:
             error = post(self._url, self._waiting.get())
             if error:
-                log.warning("MetricsUrl %s: %s", self._url, error)
+                # Of its path and query no more: they may hold a token.
+                place = urllib.parse.urlsplit(self._url)
+                log.warning("MetricsUrl %s://%s: %s", place.scheme, place.netloc, error)
 
 
 def post(url: str, metrics: Metrics) -> str:
