@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: The interval of `MetricsUrl`, as in go-zero.
 MINUTE_S: Final = 60.0
 #: What of an interval at the engine's end is told all the same.
-REST_S: Final = 0.5
+REST_S: Final = 0.001
 
 log = logging.getLogger("kqmp.coordinator")
 
@@ -79,11 +79,9 @@ class Exports:
         self._poster = _poster(conf.metrics_url) if conf.metrics_url else None
         self._minute = Interval(MINUTE_S)
         self._told = Interval(metrics_interval_ms / 1000)
-        periods = [EVERY_S] if self._relays or self._pages.wanted else []
-        periods += [MINUTE_S] if self._poster else []
-        periods += [self._told.seconds] if metrics_interval_ms else []
-        #: 0 = nobody wants anything.
-        self._every_s = min(periods, default=0.0)
+        is_wanted = self._relays or self._pages.wanted or self._poster or metrics_interval_ms
+        #: 0 = nobody wants anything. A second, since two intervals may be no multiples of another.
+        self._every_s = EVERY_S if is_wanted else 0.0
         self._taken_s = float("-inf")
         self._stage = Stage.RUNNING
         self._limit = RateLimited(log, limit=1)
