@@ -139,15 +139,20 @@ def read(given: Given) -> Loaded:
 def changes(given: Given) -> dict[str, Any]:
     """Return what the flags set, by the names in Python, for the configuration of a `Queue`.
 
+    What is set of a table is a map of its keys, in lower case.
+
     Raises:
         ConfigError: a key is unknown.
     """
     found: dict[str, Any] = {}
     wrong = []
-    for name, value in pairs(given.sets, "--set").items():
-        key = KEY_BY_KQ.get(name.lower()) or KEY.get(name.lower())
-        if key is None:
-            wrong.append(f"--set {name}: {unknown(name)}")
+    for spelled, value in pairs(given.sets, "--set").items():
+        name, _, part = spelled.lower().partition(".")
+        key = KEY_BY_KQ.get(name) or KEY.get(name)
+        if key is None or bool(part) != (key.kind == "table"):
+            wrong.append(f"--set {spelled}: {unknown(spelled)}")
+        elif part:
+            found.setdefault(key.name, {})[part] = value
         else:
             found[key.name] = value
     if wrong:

@@ -17,6 +17,7 @@ import msgspec
 from setproctitle import setproctitle
 
 from kqmp.config import KqConf
+from kqmp.config.service import TABLES
 from kqmp.errors import ConfigError, ExitCode, HandlerImportError
 from kqmp.handler.refs import HandlerRef
 from kqmp.obs import logs, pages
@@ -354,4 +355,8 @@ def _changed(conf: KqConf, changes: dict[str, object]) -> KqConf:
     kafka = changes.get("kafka")
     if isinstance(kafka, dict):
         changes = {**changes, "kafka": {**conf.kafka, **kafka}}
+    for name in TABLES.keys() & changes.keys():
+        given, now = changes[name], getattr(conf, name)
+        if isinstance(given, dict) and now is not None:
+            changes = {**changes, name: {**msgspec.structs.asdict(now), **given}}
     return conf.replace(**changes)
