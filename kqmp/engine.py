@@ -143,7 +143,12 @@ class Queue:
         with StopSignals() as signals:
             engine = self.__kqmp_begin__(live=True)
             signals.follow(engine)
-            signals.wait(engine.ended)
+            try:
+                signals.wait(engine.ended)
+            except BaseException:
+                # Such as the SystemExit of a handler that the program has for SIGTERM.
+                self.stop()
+                raise
             error = self._finish(engine)
         if error is not None and error.exit_code is ExitCode.INTERRUPTED and signals.interrupts:
             # The user wants an end, not a traceback.

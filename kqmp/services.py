@@ -112,10 +112,16 @@ class ServiceGroup:
         with StopSignals() as signals:
             run = self._begin(live=True)
             signals.follow(run)
-            signals.wait(run.ended)
+            try:
+                signals.wait(run.ended)
+            except BaseException:
+                # Such as the SystemExit of a handler that the program has for SIGTERM.
+                self.stop()
+                raise
         error = run.error
-        is_interrupt = isinstance(error, KqmpError) and error.exit_code is ExitCode.INTERRUPTED
-        if is_interrupt and signals.interrupts:
+        code = error.exit_code if isinstance(error, KqmpError) else None
+        is_given_up = code is ExitCode.DRAIN_DEADLINE and signals.interrupts > 1
+        if is_given_up or (code is ExitCode.INTERRUPTED and signals.interrupts):
             # The user wants an end, not a traceback.
             raise SystemExit(int(ExitCode.INTERRUPTED))
         if error is not None:

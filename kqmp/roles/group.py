@@ -78,7 +78,12 @@ class _Member:
 
         thread = threading.Thread(target=work, name=f"kqmp-group {name}", daemon=True)
         self.threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no further thread can be had
+            self.threads.remove(thread)
+            self.error = self.error or error
+            self._changed()
 
     @property
     def is_started(self) -> bool:
@@ -246,7 +251,8 @@ class Run:
         except BaseException as error:  # noqa: BLE001 - raised where the group was started
             self.error = error
         finally:
-            self._pages.close()
+            with contextlib.suppress(OSError):
+                self._pages.close()
             self.ended.set()
             self.started.set()
 

@@ -323,6 +323,24 @@ def test_signals_stop_the_group_in_order() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_exception_out_of_the_program_s_own_signal_handler_stops_the_group_first() -> None:
+    told: list[str] = []
+    last = Web("b", told)
+
+    def leave(_number: int, _frame: object) -> None:
+        raise SystemExit(3)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        after(last.started, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as caught:
+            group_of(Web("a", told), last).start()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 3
+    assert stops(told) == ["stop b", "stop a"]
+
+
 def test_a_second_interrupt_ends_at_once() -> None:
     told: list[str] = []
     queue = FakeQueue("q", told, is_stubborn=True)
