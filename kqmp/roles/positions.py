@@ -208,12 +208,18 @@ class Positions:
             return
         if due:
             self._commit_s = now_s
+        is_behind = False
         for slot in self._tree.fetchers:
             if slot.child is None or slot.commit_sent_s is not None:
+                is_behind = True
                 continue
             for some in control.in_messages(self._moved(slot)):
+                is_behind = True
                 slot.commit_sent_s = now_s
                 self._tell(slot, control.Commit(some))
+        if not is_behind:
+            # What was refused is not ours to commit any more.
+            self.refused_since_s = None
 
     def _is_span_long(self) -> bool:
         """Whether some partition has more than half of what it may have under way."""
