@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from confluent_kafka.admin import AdminClient
 
-from kqmp import KqConf, PusherConf
+from kqmp import ExitCode, KqConf, PusherConf
 from tests.support.docs import LANGUAGES, Block, Reader, blocks, typed
 from tests.support.kafka import ROOT, create_topic
 
@@ -83,10 +84,6 @@ TOPICS = {"README": ["images"]}
 AFTERWARDS = {"service-group": DRIVE_WEB}
 
 ALL_BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
-
-
-def name_of(value: object) -> str:
-    return value.name if isinstance(value, Path) else str(value)
 
 
 def of_language(*languages: str) -> list[Block]:
@@ -182,19 +179,33 @@ def _removed(kafka_admin: AdminClient) -> Iterator[None]:
         future.result(timeout=30)
 
 
+def test_the_exit_codes_are_those_there_are() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    found = re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE)
+    codes = [code for code in ExitCode if code is not ExitCode.UNDELIVERED]
+    assert found == [(str(int(code)), code.description) for code in codes]
+
+
 @pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("_removed")
-@pytest.mark.parametrize(
-    "document",
-    [path for path in DOCUMENTS if any(block.language in RUN for block in blocks(path))],
-    ids=name_of,
-)
-def test_a_reader_can_follow(
-    document: Path, kafka: Any, kafka_admin: AdminClient, tmp_path: Path
-) -> None:
-    for name in TOPICS.get(document.stem, ()):
+def test_readers_can_follow(kafka: Any, kafka_admin: AdminClient, tmp_path: Path) -> None:
+    """Two at a time, as each mostly waits for processes to begin."""
+
+    def follow(document: Path) -> None:
+        directory = tmp_path / document.stem
+        directory.mkdir()
+        reader = Reader(document, directory, kafka.bootstrap)
+        reader.follow()
+        if document.stem in AFTERWARDS:
+            reader.run(AFTERWARDS[document.stem])
+
+    for name in (name for names in TOPICS.values() for name in names):
         create_topic(kafka_admin, name, 1, None, 1)
-    reader = Reader(document, tmp_path, kafka.bootstrap)
-    reader.follow()
-    if document.stem in AFTERWARDS:
-        reader.run(AFTERWARDS[document.stem])
+    runnable = [path for path in DOCUMENTS if any(one.language in RUN for one in blocks(path))]
+    with ThreadPoolExecutor(2) as pool:
+        futures = {path.name: pool.submit(follow, path) for path in runnable}
+    errors = {name: future.exception() for name, future in futures.items()}
+    failed = [f"{name}: {error}" for name, error in errors.items() if error]
+    assert not failed, "\n\n".join(failed)

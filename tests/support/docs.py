@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import psutil
 
-from tests.support.engine import PATIENCE_S, POLL_S, title
+from tests.support.engine import PATIENCE_S, POLL_S, title, wait_until
 from tests.support.kafka import ROOT
 
 LANGUAGES = frozenset({"python", "yaml", "json", "toml", "bash", "console", "go", "text"})
@@ -208,6 +208,9 @@ class Reader:
             for block in blocks(self._document):
                 if block.language == "python" and not block.path:
                     script.append(block)
+                    if "if __name__" in block.text:
+                        self._run_script(script)
+                        script = []
                 elif block.path:
                     self._write(block)
                 elif block.language in ("bash", "console"):
@@ -325,8 +328,12 @@ class Reader:
     def _kill_processor(self, where: str) -> None:
         assert self._running, f"{where}: no engine runs"
         engine = psutil.Process(self._running[-1][0].process.pid)
-        processors = [
-            child for child in engine.children(recursive=True) if "processor" in title(child)
-        ]
-        assert processors, f"{where}: it has no processor"
-        processors[-1].kill()
+
+        def processors() -> list[psutil.Process]:
+            children = engine.children(recursive=True)
+            return [child for child in children if "processor" in title(child)]
+
+        before = processors()
+        assert before, f"{where}: it has no processor"
+        before[-1].kill()
+        wait_until(lambda: len(set(processors()) - set(before)) == 1, f"{where}: another processor")
