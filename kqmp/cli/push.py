@@ -1,6 +1,7 @@
 """`kqmp push`: the lines of files or of standard input become messages of a topic."""
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -188,27 +189,44 @@ def _check_files(names: tuple[str, ...]) -> int:
     """
     sizes = []
     for name in names:
-        with _opened(name) as fd:
-            status = os.fstat(fd)
-            sizes.append(status.st_size if stat.S_ISREG(status.st_mode) else 0)
+        status = _looked_at(name)
+        sizes.append(status.st_size if stat.S_ISREG(status.st_mode) else 0)
     return sum(sizes) if all(sizes) else 0
+
+
+def _looked_at(name: str) -> os.stat_result:
+    """Return what a FILE is, one that can be read; not opened, which a FIFO's writer would see."""
+    if name == "-":
+        if sys.stdin is None:
+            raise ConfigError("standard input is closed; name a FILE, or give it something")
+        return os.fstat(0)
+    try:
+        status = Path(name).stat()
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"{name}: is a directory; name files")
+    if not os.access(name, os.R_OK):
+        raise ConfigError(f"{name}: cannot be read: {os.strerror(errno.EACCES)}")
+    return status
+
+
+def _unreadable(name: str, error: OSError) -> ConfigError:
+    return ConfigError(f"{name}: cannot be read: {error.strerror}")
 
 
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[int]:
-    """Open a FILE; `-` is standard input."""
+    """Open a FILE; `-` is standard input. Never blocks: who reads waits for input, or a signal."""
     if name == "-":
-        if sys.stdin is None:
-            raise ConfigError("standard input is closed; name a FILE, or give it something")
         yield 0
         return
-    path = Path(name)
     try:
-        if path.is_dir():
-            raise ConfigError(f"{name}: is a directory; name files")
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A FIFO would wait here for its writer, and go on waiting after each signal.
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(fd, True)
     except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from error
+        raise _unreadable(name, error) from error
     try:
         yield fd
     finally:

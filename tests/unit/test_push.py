@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,35 @@ def test_ctrl_c_delivers_what_was_read(host: MockHost) -> None:
     out, _ = running.communicate()
     assert out.startswith("2 messages delivered to lines")
     assert out.endswith("; interrupted, the rest was not read\n")
+
+
+def test_a_fifo_is_read_from_its_first_byte_and_its_writer_not_disturbed(
+    host: MockHost, push: Push, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor() as pool:
+        # Opening waits for a reader; writing fails if that one goes away.
+        written = pool.submit(fifo.write_bytes, b"one\ntwo\n")
+        code, out, _ = push(fifo)
+        assert written.result(60) == 8
+    assert code == 0
+    assert "2 messages delivered to lines (8 bytes read)" in out
+    assert [value for _, value, _ in records(host, 2)] == [b"one", b"two"]
+
+
+def test_ctrl_c_ends_the_wait_for_a_fifos_writer(host: MockHost, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with started(host, str(fifo)) as running:
+        assert running.stderr is not None
+        # It waits for input as soon as there is progress.
+        while "0 delivered, 0 on their way" not in (line := running.stderr.readline()):
+            assert line
+        running.send_signal(signal.SIGINT)
+        out, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert out.startswith("0 messages delivered to lines")
 
 
 def test_two_signals_give_up_and_say_what_was_not_delivered(host: MockHost) -> None:
