@@ -5,12 +5,9 @@ opens one of its own when it first pushes; what waited in the parent is the pare
 """
 
 import asyncio
-import atexit
 import ctypes
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -18,7 +15,7 @@ from typing import Any, Final, Literal
 from kqmp.config import Duration, PusherConf, Secret, Size
 from kqmp.config.units import parse_duration_ms
 from kqmp.errors import ConfigError, PushError
-from kqmp.kafka import waiting
+from kqmp.kafka import unclosed, waiting
 from kqmp.kafka.losses import OnError
 from kqmp.kafka.payload import GivenHeaders, Key, encoded, header_pairs
 from kqmp.kafka.producer import Reports
@@ -32,8 +29,6 @@ log = logging.getLogger("kqmp.pusher")
 #: How long `close` waits for what is on its way, unless it is told otherwise.
 CLOSE_S: Final = 20.0
 
-_open_pushers: "weakref.WeakSet[Pusher]" = weakref.WeakSet()
-
 
 class Pusher:
     """Pushes messages to one topic: go-queue's `kq.Pusher`, with a broker's word for each.
@@ -43,7 +38,8 @@ class Pusher:
     repeat nor reorder (idempotence). May be used from several threads.
 
     What cannot be delivered reaches `on_error` and the counters, `flush` says how many are not
-    delivered, and `close` raises if any was lost.
+    delivered, and `close` raises if any was lost. One that is not closed lives until the program
+    ends, and is closed then.
 
     Example:
         >>> with Pusher(["localhost:9092"], "payments") as pusher:
@@ -159,7 +155,7 @@ class Pusher:
         self._opening = threading.Lock()
         self._final = PusherStatistics(0, 0, 0, 0)
         self._sender: Sender | None = Sender(conf, reports, on_error)
-        _open_pushers.add(self)
+        unclosed.keep(self, self.close, self._forget)
 
     def __repr__(self) -> str:
         """Show where it pushes to, without secrets."""
@@ -295,6 +291,7 @@ class Pusher:
             sender, self._sender = self._sender, None
             was_closed, self._is_closed = self._is_closed, True
         if sender is None:
+            unclosed.drop(self)
             return
         try:
             sender.close(_seconds(timeout) or 0.0)
@@ -302,6 +299,7 @@ class Pusher:
             self._sender, self._is_closed = sender, was_closed
             raise
         self._final = sender.statistics()
+        unclosed.drop(self)
         if lost := sender.losses.lost:
             raise PushError(
                 f"topic {self._topic}: {lost:,} of {self._final.pushed:,} messages were lost; the"
@@ -379,21 +377,3 @@ def _seconds(timeout: Duration | None) -> float | None:
         return parse_duration_ms(timeout) / 1000
     except ValueError as error:
         raise ConfigError(f"timeout: {timeout!r} is not allowed; use {error}") from None
-
-
-def _forget_all() -> None:
-    for pusher in list(_open_pushers):
-        pusher._forget()  # noqa: SLF001 - the same module
-
-
-def _close_all() -> None:
-    """At the end of the interpreter: what nobody closed is sent, or its loss is told."""
-    for pusher in list(_open_pushers):
-        try:
-            pusher.close()
-        except PushError as error:
-            log.error("%s", error)  # noqa: TRY400 - its traceback says nothing
-
-
-os.register_at_fork(after_in_child=_forget_all)
-atexit.register(_close_all)

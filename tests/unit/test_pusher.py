@@ -53,10 +53,25 @@ def records(host: MockHost, count: int) -> list[ck.Message]:
         consumer.assign([ck.TopicPartition(TOPIC, number, 0) for number in range(4)])
         found: list[ck.Message] = []
         while len(found) < count:
-            found += consumer.consume(count - len(found), timeout=10)
+            more = consumer.consume(count - len(found), timeout=10)
+            assert more, f"only {len(found)} of {count} messages are there"
+            found += more
         return sorted(found, key=lambda record: (record.partition() or 0, record.offset() or 0))
     finally:
         consumer.close()
+
+
+def run_to_its_end(program: str, host: MockHost) -> None:
+    """Run a program, which is given the brokers; it must say nothing and succeed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, host.bootstrap],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_is_pushed_arrives_with_key_and_headers(host: MockHost) -> None:
@@ -284,6 +299,22 @@ def test_from_config_takes_a_conf_or_a_parsed_section(host: MockHost) -> None:
         Pusher.from_config("mq.yaml")  # type: ignore[arg-type]
 
 
+DROPS = f"""
+import gc, sys
+from kqmp import Pusher
+def notify(value):
+    Pusher(sys.argv[1], {TOPIC!r}, kafka={KAFKA!r}, flush_interval="15m").push(value)
+for number in range(3):
+    notify(f"v{{number}}")
+gc.collect()
+"""
+
+
+def test_a_pusher_that_the_program_drops_still_sends(host: MockHost) -> None:
+    run_to_its_end(DROPS, host)
+    assert sorted(record.value() or b"" for record in records(host, 3)) == [b"v0", b"v1", b"v2"]
+
+
 FORKS = f"""
 import os, sys
 from kqmp import Pusher
@@ -303,14 +334,6 @@ assert pusher.statistics().pushed == 5
 
 def test_a_forked_child_has_its_own_and_the_end_of_a_program_sends_all(host: MockHost) -> None:
     """Neither parent nor child closes its pusher, and both have nothing sent when they end."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKS, host.bootstrap],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    run_to_its_end(FORKS, host)
     values = [record.value() for record in records(host, 8)]
     assert sorted(values) == [b"child"] * 3 + [b"parent"] * 5  # type: ignore[type-var]
