@@ -359,6 +359,7 @@ class Pusher:
                 raise PushError(f"topic {self._topic}: the pusher is closed")
             if self._sender is None:
                 self._sender = Sender(self._conf, self._reports, self._on_error)
+                unclosed.see_to_end()
             return self._sender
 
     def _forget(self) -> None:

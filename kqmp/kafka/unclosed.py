@@ -7,6 +7,7 @@ too: a child leaves its parent's producers alone.
 import atexit
 import logging
 import os
+import sys
 from collections.abc import Callable
 
 from kqmp.errors import PushError
@@ -15,6 +16,8 @@ log = logging.getLogger("kqmp.pusher")
 
 #: By pusher: what closes it, and what leaves the parent's producer alone in a child.
 _unclosed: dict[object, tuple[Callable[[], None], Callable[[], None]]] = {}
+#: The child of multiprocessing that closes them at its end.
+_child_pid = 0
 
 
 def keep(pusher: object, close: Callable[[], None], forget: Callable[[], None]) -> None:
@@ -26,6 +29,23 @@ def keep(pusher: object, close: Callable[[], None], forget: Callable[[], None]) 
         forget: called in a forked child, where the parent's threads do not exist.
     """
     _unclosed[pusher] = close, forget
+    see_to_end()
+
+
+def see_to_end() -> None:
+    """Have all closed at the end of a child of multiprocessing too; after each opening.
+
+    A child that was forked ends by `os._exit`, without atexit: multiprocessing calls its own
+    finalizers alone, and has cleared those that it inherited.
+    """
+    global _child_pid  # noqa: PLW0603 - one a process
+    processes = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if processes is None or util is None or processes.parent_process() is None:
+        return
+    if _child_pid != os.getpid():
+        _child_pid = os.getpid()
+        util.Finalize(None, close_all, exitpriority=100)
 
 
 def drop(pusher: object) -> None:

@@ -337,3 +337,28 @@ def test_a_forked_child_has_its_own_and_the_end_of_a_program_sends_all(host: Moc
     run_to_its_end(FORKS, host)
     values = [record.value() for record in records(host, 8)]
     assert sorted(values) == [b"child"] * 3 + [b"parent"] * 5  # type: ignore[type-var]
+
+
+CHILDREN = f"""
+import multiprocessing, sys
+from kqmp import Pusher
+pusher = Pusher(sys.argv[1], {TOPIC!r}, kafka={KAFKA!r}, flush_interval="15m")
+def inherited():
+    pusher.push("inherited")
+def own():
+    Pusher(sys.argv[1], {TOPIC!r}, kafka={KAFKA!r}, flush_interval="15m").push("own")
+pusher.push("parent")
+for target in (inherited, own):
+    child = multiprocessing.get_context("fork").Process(target=target)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+pusher.push("parent")
+"""
+
+
+def test_a_child_of_multiprocessing_sends_what_it_pushed(host: MockHost) -> None:
+    """Such a child ends without the interpreter's own end."""
+    run_to_its_end(CHILDREN, host)
+    values = sorted(record.value() or b"" for record in records(host, 4))
+    assert values == [b"inherited", b"own", b"parent", b"parent"]
