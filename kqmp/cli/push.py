@@ -123,7 +123,7 @@ def push(**options: Any) -> None:
             # Only now: until the brokers have answered Ctrl-C just ends it.
             with stop:
                 broken = _push_all(work, stop, names, form)
-                work.is_read = not stop.count and not broken
+                work.is_read = not stop.count and not broken and not work.stopped_short
                 work.finish()
         for problem in broken:
             told(problem)

@@ -67,7 +67,7 @@ class Pushing:
         #: Bytes of all lines read, and of all files where they are known.
         self.read_bytes = 0
         self.whole_bytes = 0
-        #: Lines that were refused at once.
+        #: Lines that were read and not taken: refused, or behind where it was given up.
         self.refused = 0
         self.without_key = 0
         #: Whether the input was read to its end.
@@ -113,6 +113,7 @@ class Pushing:
                 lines = lines[at:]
             else:
                 return
+        self.refused += len(lines)
 
     def push_pairs(
         self,
@@ -124,14 +125,16 @@ class Pushing:
         """Push pairs of key and value; the rest as for `push_values`."""
         push = self.pusher.push
         number = done
-        for key, value in pairs:
+        rest = iter(pairs)
+        for key, value in rest:
             number += 1
             try:
                 push(value, key, headers)
             except PushError as error:
                 self._mend(error, (value, key, headers), f"{place}:{number}")
                 if self.gave_up or self._stop.count > 1:
-                    return
+                    break
+        self.refused += sum(1 for _ in rest)
 
     def _mend(
         self, error: PushError, message: tuple[bytes | None, bytes | None, Headers], place: str
@@ -140,9 +143,11 @@ class Pushing:
         deadline_s = time.monotonic() + self._max_block_s
         while isinstance(error, QueueFull):
             if time.monotonic() > deadline_s:
+                self.refused += 1
                 self._give_up(f"{place}: {error}")
                 return
             if self._stop.count > 1:
+                self.refused += 1
                 return
             self.show()
             try:
@@ -191,6 +196,11 @@ class Pushing:
         """Messages that the brokers do not have, as far as we know."""
         return self.refused + self.pusher.statistics().failed
 
+    @property
+    def stopped_short(self) -> bool:
+        """Whether it was given up before the input's end, or what may be its end."""
+        return self.gave_up and not 0 < self.whole_bytes <= self.read_bytes
+
     def summary(self) -> str:
         """Say what was done, in one line."""
         passed_s = max(time.monotonic() - self._began_s, 1e-6)
@@ -207,7 +217,7 @@ class Pushing:
         if self._stop.count:
             text += "; interrupted" if self.is_read else "; interrupted, the rest was not read"
         elif self.gave_up:
-            text += "; given up, the rest was not read"
+            text += "; given up" if self.is_read else "; given up, no more was read"
         return text
 
 

@@ -1,5 +1,6 @@
 """`kqmp push` on librdkafka's mock cluster: what becomes of lines, exit codes, interrupts."""
 
+import io
 import os
 import re
 import signal
@@ -14,7 +15,10 @@ import confluent_kafka as ck
 import pytest
 from click.testing import CliRunner
 
+from kqmp.cli.blocks import StopRequests
 from kqmp.cli.commands import cli
+from kqmp.cli.pushing import Pushing
+from kqmp.cli.screen import Screen
 from kqmp.kafka import asking
 from kqmp.kafka.mock import MockHost
 from kqmp.kafka.plain import log_bounds
@@ -243,3 +247,65 @@ def test_two_signals_give_up_and_say_what_was_not_delivered(host: MockHost) -> N
     assert "1 message delivered" in out
     assert "; 2 NOT DELIVERED" in out
     assert rest.count("the pusher was closed before the brokers had acknowledged it") == 2
+
+
+def cut_off(host: MockHost, *arguments: str) -> "subprocess.Popen[str]":
+    """Start it with room for 20 messages; push one, end the broker and give 1,000 lines more."""
+    running = started(host, "-X", "queue.buffering.max.messages=20", *arguments)
+    assert running.stdin is not None
+    running.stdin.write("x\n")
+    running.stdin.flush()
+    while log_bounds(host.bootstrap, TOPIC)[1] < 1:
+        assert running.poll() is None
+    host.close()
+    # So few bytes that they are read at once.
+    running.stdin.write("x\n" * 1000)
+    running.stdin.flush()
+    return running
+
+
+def accounted(summary: str) -> int:
+    """Return how many messages a summary knows of: delivered, or not."""
+    found = re.match(r"([0-9,]+) messages? delivered .*; ([0-9,]+) NOT DELIVERED", summary)
+    assert found, summary
+    return sum(int(number.replace(",", "")) for number in found.groups())
+
+
+@pytest.mark.parametrize("form", [(), ("-K", ",")])
+def test_all_lines_read_are_in_the_summary_after_giving_up(
+    host: MockHost, form: tuple[str, ...]
+) -> None:
+    with cut_off(host, "--set", "MaxBlock=300ms", *form) as running:
+        out, errors = running.communicate(timeout=60)
+    assert running.returncode == 8
+    assert "(2,002 bytes read)" in out
+    assert accounted(out) == 1001
+    assert out.endswith("; given up, no more was read\n")
+    assert "kqmp push: given up at stdin:2" in errors
+
+
+@pytest.mark.parametrize("form", [(), ("-K", ",")])
+def test_all_lines_read_are_in_the_summary_after_two_signals(
+    host: MockHost, form: tuple[str, ...]
+) -> None:
+    with cut_off(host, *form) as running:
+        assert running.stderr is not None
+        while "20 on their way" not in (line := running.stderr.readline()):
+            assert line
+        running.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGTERM)
+        out, _ = running.communicate(timeout=60)
+    assert running.returncode == 8
+    assert accounted(out) == 1001
+    assert out.endswith("; interrupted, the rest was not read\n")
+
+
+def test_given_up_after_the_last_line_leaves_nothing_unread() -> None:
+    with Screen(io.StringIO()) as screen:
+        work = Pushing(screen, StopRequests(), 1.0, shows=False)
+    work.gave_up, work.read_bytes = True, 10
+    assert work.stopped_short  # of a pipe nobody knows
+    work.whole_bytes = 11
+    assert work.stopped_short
+    work.whole_bytes = 10
+    assert not work.stopped_short
