@@ -119,6 +119,7 @@ def test_a_queue_that_is_full_is_waited_for(host: MockHost, push: Push, tmp_path
     for more in ((), ("-K", ",")):
         assert push(*small, *more, path)[0] == 0
     values = [value for _, value, _ in records(host, 6000)]
+    assert values[:3000] == [b"%d,v%d" % (number % 3, number) for number in range(3000)]
     assert values[3000:] == [b"v%d" % number for number in range(3000)]
 
 
