@@ -113,10 +113,11 @@ def push(**options: Any) -> None:
         stop = StopRequests()
         with Screen(sys.stderr) as screen, trouble(screen):
             work = Pushing(screen, stop, conf.max_block_s, shows=not options["quiet"])
+            kafka = {**_DEFAULTS, **conf.kafka}
+            if options["compress"] is not None:
+                kafka.pop("compression.codec", None)  # an alias in the section, which would win
             quick = conf.replace(
-                sync=False,
-                max_block=min(ATTEMPT_S, conf.max_block_s),
-                kafka={**_DEFAULTS, **conf.kafka},
+                sync=False, max_block=min(ATTEMPT_S, conf.max_block_s), kafka=kafka
             )
             pusher = Pusher.from_config(quick, reports="failures", on_error=work.lost)
             work.open(pusher, size)

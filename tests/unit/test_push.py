@@ -19,9 +19,12 @@ from kqmp.cli.blocks import StopRequests
 from kqmp.cli.commands import cli
 from kqmp.cli.pushing import Pushing
 from kqmp.cli.screen import Screen
+from kqmp.config import PusherConf
+from kqmp.errors import BrokerError
 from kqmp.kafka import asking
 from kqmp.kafka.mock import MockHost
 from kqmp.kafka.plain import log_bounds
+from kqmp.pusher import Pusher
 from tests.support.kafka import ROOT
 
 TOPIC = "lines"
@@ -121,6 +124,26 @@ def test_a_queue_that_is_full_is_waited_for(host: MockHost, push: Push, tmp_path
     values = [value for _, value, _ in records(host, 6000)]
     assert values[:3000] == [b"%d,v%d" % (number % 3, number) for number in range(3000)]
     assert values[3000:] == [b"v%d" % number for number in range(3000)]
+
+
+@pytest.mark.parametrize("name", ["compression.type", "compression.codec"])
+def test_z_wins_over_the_section_by_either_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def look(conf: PusherConf, **_: Any) -> None:
+        used.append({key: value for key, value in conf.kafka.items() if "compression" in key})
+        raise BrokerError("seen")
+
+    used: list[dict[str, str]] = []
+    monkeypatch.setattr(Pusher, "from_config", look)
+    path = tmp_path / "mq.yaml"
+    path.write_text(f"Brokers: [h:1]\nTopic: t\nKafka: {{{name}: gzip}}\n")
+    for more in (("-z", "zstd"), ()):
+        done = CliRunner().invoke(cli, ["push", "-f", str(path), *more, str(path)])
+        assert done.stderr == "error: seen\n"
+    assert used[0] == {"compression.type": "zstd"}
+    # The last of the two names is the one that librdkafka follows.
+    assert list(used[1].items())[-1] == (name, "gzip")
 
 
 @pytest.mark.parametrize(
