@@ -144,7 +144,7 @@ class Pushing:
         while isinstance(error, QueueFull):
             if time.monotonic() > deadline_s:
                 self.refused += 1
-                self._give_up(f"{place}: {error}")
+                self._give_up(f"{place}: {self._in_full(error)}")
                 return
             if self._stop.count > 1:
                 self.refused += 1
@@ -160,6 +160,11 @@ class Pushing:
             self.complaints.say(f"{place}: {error}")
         else:
             self._give_up(f"{place}: {error}")
+
+    def _in_full(self, error: QueueFull) -> str:
+        # The pusher's MaxBlock is that of one attempt.
+        attempt_s = min(ATTEMPT_S, self._max_block_s)
+        return str(error).replace(f"{attempt_s:g} s (Max", f"{self._max_block_s:g} s (Max")
 
     def _give_up(self, text: str) -> None:
         self.gave_up = True

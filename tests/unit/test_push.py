@@ -306,6 +306,7 @@ def test_all_lines_read_are_in_the_summary_after_giving_up(
     assert accounted(out) == 1001
     assert out.endswith("; given up, no more was read\n")
     assert "kqmp push: given up at stdin:2" in errors
+    assert "there was no room for another in 0.3 s (MaxBlock)" in errors
 
 
 @pytest.mark.parametrize("form", [(), ("-K", ",")])
