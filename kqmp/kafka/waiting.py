@@ -75,18 +75,50 @@ async def apush(
             if error is not None:
                 sender.hand_over(error, message, headers)
 
-    deadline_s = time.monotonic() + max_block_s
     sender.expect(future)
     try:
-        while not _is_taken(sender, value, key, (-1, report, None, 0, headers)):
-            if time.monotonic() > deadline_s:
-                raise sender.queue_full()
-            await asyncio.sleep(_PAUSE_S)
+        await _in_turn(sender, value, key, (-1, report, None, 0, headers), max_block_s)
     except BaseException:
         sender.settled(future)
         raise
     sender.wake()
     return await future
+
+
+class _Line:
+    """Who waits on one event loop for room in a sender's queue, first come, first served."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self.turn = asyncio.Lock()
+        self.waiting = 0
+
+
+#: By sender and event loop, while somebody waits there. Who comes then stands behind the others
+#: even when it is nobody's turn: the lock is free for a moment when it passes to the next.
+_lines: dict[tuple[Sender, asyncio.AbstractEventLoop], _Line] = {}
+
+
+async def _in_turn(
+    sender: Sender, value: str | bytes | None, key: Key, how: tuple[Any, ...], max_block_s: float
+) -> None:
+    """Hand a message over in the order of the calls, also where the queue is full for a while."""
+    place = sender, asyncio.get_running_loop()
+    if place not in _lines and _is_taken(sender, value, key, how):
+        return
+    deadline_s = time.monotonic() + max_block_s
+    line = _lines.setdefault(place, _Line())
+    line.waiting += 1
+    try:
+        async with line.turn:
+            while not _is_taken(sender, value, key, how):
+                if time.monotonic() > deadline_s:
+                    raise sender.queue_full()
+                await asyncio.sleep(_PAUSE_S)
+    finally:
+        line.waiting -= 1
+        if not line.waiting:
+            del _lines[place]
 
 
 def _is_taken(sender: Sender, value: str | bytes | None, key: Key, how: tuple[Any, ...]) -> bool:

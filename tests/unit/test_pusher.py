@@ -23,6 +23,7 @@ from kqmp import (
 )
 from kqmp.kafka.mock import MockHost
 from kqmp.kafka.plain import log_bounds
+from kqmp.pusher import Delivery
 from tests.support.kafka import ROOT
 
 TOPIC = "orders"
@@ -283,6 +284,21 @@ def test_a_queue_that_is_full_for_a_while_loses_nothing(host: MockHost) -> None:
 
         asyncio.run(program())
     assert one.statistics() == (2500, 2500, 0, 0)
+
+
+def test_a_full_queue_keeps_the_order_of_a_key(host: MockHost) -> None:
+    """One `push_many`, then many `apush` at once, each of 2000 messages into room for 50."""
+
+    async def program(one: Pusher) -> list[Delivery]:
+        return await asyncio.gather(*(one.apush(f"a{number}", "k") for number in range(2000)))
+
+    with pusher(host, kafka={"queue.buffering.max.messages": 50}) as one:
+        one.push_many((f"m{number}" for number in range(2000)), "k")
+        places = asyncio.run(program(one))
+    assert [place.offset for place in places] == list(range(2000, 4000))
+    assert one.statistics() == (4000, 4000, 0, 0)
+    values = [record.value() for record in records(host, 4000)]
+    assert values == [b"%b%d" % (way, number) for way in (b"m", b"a") for number in range(2000)]
 
 
 def test_a_property_that_librdkafka_refuses_is_named(host: MockHost) -> None:
