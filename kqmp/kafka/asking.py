@@ -8,7 +8,15 @@ import contextlib
 import difflib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    MutableSequence,
+    Sequence,
+)
 from typing import Final, TypeVar, cast
 
 import confluent_kafka as ck
@@ -31,6 +39,8 @@ REFUSED_S: Final = 3.0
 REQUEST_S: Final = 10.0
 #: How long a partition may be between two leaders.
 LEADERS_S: Final = 10.0
+#: So many errors of the connections are kept where nobody asks for them, as `kqmp lag --watch`.
+ERRORS_MAX: Final = 1000
 
 BEGINNING: Final = -2
 END: Final = -1
@@ -83,7 +93,7 @@ class Cluster:
         consumer: the client; it never subscribes, so it joins no group, whatever its `group.id`.
         metadata: brokers and topics as they were when it connected.
         errors: what librdkafka reports of the connections, oldest first; grows while the consumer
-            is polled.
+            is polled, up to the newest `ERRORS_MAX`.
     """
 
     def __init__(self, conf: client.Access, group: str, **properties: object) -> None:
@@ -99,7 +109,7 @@ class Cluster:
             BrokerError: no broker answers within `CONNECT_S`, or they refuse us.
         """
         self.conf = conf
-        self.errors: list[ck.KafkaError] = []
+        self.errors: deque[ck.KafkaError] = deque(maxlen=ERRORS_MAX)
         own = {name.replace("_", "."): value for name, value in properties.items()}
         settings: dict[str, object] = {
             **client.client_properties(conf),
@@ -173,7 +183,9 @@ def explained(what: str) -> Iterator[None]:
         raise BrokerError(f"{what}: {text}") from error
 
 
-def connect(consumer: ck.Consumer, errors: list[ck.KafkaError]) -> ClusterMetadata | None:
+def connect(
+    consumer: ck.Consumer, errors: MutableSequence[ck.KafkaError]
+) -> ClusterMetadata | None:
     """Return the cluster's metadata; None if no broker answers, with the reasons in `errors`."""
     began_s = time.monotonic()
     while True:

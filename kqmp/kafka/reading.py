@@ -176,7 +176,8 @@ class Reader:
         Raises:
             BrokerError: the topic was deleted; librdkafka takes half a minute to believe it.
         """
-        errors, self._cluster.errors[:] = self._cluster.errors[:], []
+        errors = list(self._cluster.errors)
+        self._cluster.errors.clear()
         if any(error.code() in asking.UNKNOWN_TOPIC for error in errors):
             raise self._gone()
         texts = [_MOMENT.sub("", error.str()) for error in errors if error.code() != ALL_DOWN]
