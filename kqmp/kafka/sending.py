@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count, islice, repeat
 from operator import length_hint
@@ -132,19 +132,26 @@ class Sender:
     def push_all(self, values: Iterable[object], key: Key) -> None:
         """Push many values, in a loop of C as long as nothing is in the way.
 
+        Where one is wrong, or `values` itself fails, those before it are on their way.
+
         Raises:
             PushError: as `insist`, with `index`.
             TypeError: a value or the key is of a wrong type.
         """
         rest = iter(values)
         done = 0
-        while chunk := list(islice(rest, CHUNK_MESSAGES)):
-            if not _PLAIN.issuperset(map(type, chunk)):
-                chunk = [encoded(value) for value in chunk]
-            self._push_chunk(chunk, key, done)
-            done += len(chunk)
-            self.serve()
-        self.wake()
+        chunk: list[Any] = [None]
+        try:
+            while chunk:
+                chunk = []
+                try:
+                    _fill(chunk, rest)
+                finally:
+                    self._push_chunk(chunk, key, done)
+                done += len(chunk)
+                self.serve()
+        finally:
+            self.wake()
 
     def _push_chunk(self, chunk: list[Any], key: Key, done: int) -> None:
         rest = iter(chunk)
@@ -326,3 +333,14 @@ class Sender:
             self.is_idle = False
             self._producer.poll(0)
         self._wake.clear()
+
+
+def _fill(chunk: list[Any], values: Iterator[object]) -> None:
+    """Take some values as they are written; where one fails the chunk holds those before it."""
+    given: list[object] = []
+    try:
+        # Not list(): what it has taken when the iterator fails is gone.
+        given.extend(islice(values, CHUNK_MESSAGES))
+    finally:
+        is_plain = _PLAIN.issuperset(map(type, given))
+        chunk.extend(given if is_plain else map(encoded, given))

@@ -108,6 +108,26 @@ def test_many_at_once_arrive_in_order_and_the_wrong_one_is_named(host: MockHost)
     assert found[1002:] == [b"x"] * 300 + [b"z"]
 
 
+def test_what_stands_before_a_wrong_value_is_on_its_way(host: MockHost) -> None:
+    """A value of no type that can be pushed, a text that is none, and a generator that fails."""
+
+    def values() -> Iterator[object]:
+        yield from ("e", {"f": 1})
+        raise KeyError("the program's own")
+
+    with pusher(host) as one:
+        with pytest.raises(TypeError, match="value must be str, bytes"):
+            one.push_many(["a", {"b": 1}, 5, "never"], "k")
+        with pytest.raises(PushError, match="half of a surrogate pair") as caught:
+            one.push_many(["c", b"d", "caf\udce9", "never"], "k")
+        assert caught.value.index == 2
+        with pytest.raises(KeyError, match="the program's own"):
+            one.push_many(values(), "k")
+    assert one.statistics() == (6, 6, 0, 0)
+    found = [record.value() for record in records(host, 6)]
+    assert found == [b"a", b'{"b":1}', b"c", b"d", b"e", b'{"f":1}']
+
+
 def test_many_threads_push_at_once_and_all_is_counted(host: MockHost) -> None:
     one = pusher(host)
 
