@@ -64,6 +64,8 @@ _LEADER_CHANGES: Final = frozenset(
         ck.KafkaError.LEADER_NOT_AVAILABLE,
         ck.KafkaError.FENCED_LEADER_EPOCH,
         ck.KafkaError.UNKNOWN_LEADER_EPOCH,
+        # The leader of a new topic may be told of it after those who ask for metadata.
+        ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
 _COORDINATOR_STARTS: Final = frozenset(
@@ -251,7 +253,7 @@ def offsets_at(
 
     Args:
         consumer: any.
-        parts: partitions that have a leader.
+        parts: partitions that have a leader, as the metadata says.
         timestamp_ms: since the epoch, or `BEGINNING` or `END`.
 
     Returns:
