@@ -213,8 +213,9 @@ class Sender:
         """Return the error for a queue that stayed full."""
         known = self._opened.errors
         why = f" ({known[-1].str()})" if known else ""
+        waiting = self.statistics().waiting
         return QueueFull(
-            f"topic {self._conf.topic}: the queue is full, {len(self._producer):,} messages wait to"
+            f"topic {self._conf.topic}: the queue is full, {waiting:,} messages wait to"
             f" be delivered, and there was no room for another in {self._conf.max_block_s:g} s"
             f" (MaxBlock){why}"
         )
@@ -276,8 +277,10 @@ class Sender:
         Returns:
             Messages that still wait, and those that failed since the last call.
         """
-        waiting = self._producer.flush(-1 if timeout_s is None else max(0.0, timeout_s))
+        left = self._producer.flush(-1 if timeout_s is None else max(0.0, timeout_s))
         self.losses.tell()
+        # What is left may be librdkafka's own events, which are no messages.
+        waiting = self.statistics().waiting if left else 0
         return waiting + self.losses.since_last()
 
     def close(self, timeout_s: float) -> None:

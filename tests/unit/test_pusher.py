@@ -194,6 +194,38 @@ def test_a_full_queue_blocks_for_max_block_and_what_is_lost_is_told(host: MockHo
     assert one.statistics() == (3, 0, 3, 0)
 
 
+class Chatty:
+    """A producer with three events of its own in its queue, which librdkafka counts there too."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def __len__(self) -> int:
+        return len(self.real) + 3
+
+    def flush(self, timeout_s: float) -> int:
+        return int(self.real.flush(timeout_s)) + 3
+
+
+def test_only_messages_are_counted_among_what_waits(
+    host: MockHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pusher(host, flush_interval="15m", on_error=lambda *_: True)
+    host.close()
+    one.push("v")
+    sender = one._sender
+    assert sender is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "_producer", Chatty(sender._producer))
+        assert one.flush(0) == 1
+        assert "1 messages wait" in str(sender.queue_full())
+    one.close(0)
+    assert one.statistics() == (1, 0, 1, 0)
+
+
 def test_failures_are_told_though_nobody_pushes_or_flushes(
     host: MockHost, caplog: pytest.LogCaptureFixture
 ) -> None:
