@@ -287,6 +287,8 @@ class Pusher:
             PushError: messages were lost in this pusher's life, now or before, of which nobody
                 heard otherwise and of which no `on_error` has taken care.
         """
+        if self._sender is not None:
+            self._sender.check_closable()
         with self._opening:
             sender, self._sender = self._sender, None
             was_closed, self._is_closed = self._is_closed, True

@@ -93,6 +93,8 @@ class Sender:
         self.numbers = count()
         self.is_idle = False
         self._was_served = False
+        #: No more messages are taken; then also: nobody serves any more.
+        self._is_refusing = False
         self._is_closing = False
         self._wake = threading.Event()
         #: Who waits for the delivery of one message: then none waits for others to join it.
@@ -122,7 +124,8 @@ class Sender:
     def serve(self) -> None:
         """Hear of what was delivered; never blocks. For threads that push often."""
         self._was_served = True
-        self._producer.poll(0)
+        if not self._is_refusing:
+            self._producer.poll(0)
 
     def wake(self) -> None:
         """Wake the serving thread."""
@@ -154,6 +157,8 @@ class Sender:
             self.wake()
 
     def _push_chunk(self, chunk: list[Any], key: Key, done: int) -> None:
+        if chunk and self._is_refusing:
+            raise self._closed(done)
         rest = iter(chunk)
         before = 0
         while before < len(chunk):
@@ -197,6 +202,7 @@ class Sender:
         """
         deadline_s = time.monotonic() + self._conf.max_block_s
         while isinstance(error, BufferError):
+            self.check_open()
             if time.monotonic() > deadline_s:
                 raise self.queue_full() from None
             self._was_served = True
@@ -208,6 +214,16 @@ class Sender:
             else:
                 return
         raise self.refused(error, value, key, how[-1] if how else None) from None
+
+    def check_open(self) -> None:
+        """Raise `PushError` where `close` has begun: it would wait for ever on who pushes on."""
+        if self._is_refusing:
+            raise self._closed()
+
+    def _closed(self, index: int = -1) -> PushError:
+        error = PushError(f"topic {self._conf.topic}: the pusher is closed")
+        error.index = index
+        return error
 
     def queue_full(self) -> QueueFull:
         """Return the error for a queue that stayed full."""
@@ -228,7 +244,7 @@ class Sender:
         if said := unpushable(error, value, key):
             return TypeError(said) if isinstance(error, TypeError) else PushError(said)
         if not isinstance(error, KafkaException):
-            return PushError(f"topic {topic}: the pusher is closed") if self._is_closing else error
+            return self._closed() if self._is_refusing else error
         reason = error.args[0]
         if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             size, limit = size_of(value, key, headers), self._opened.limit
@@ -283,23 +299,39 @@ class Sender:
         waiting = self.statistics().waiting if left else 0
         return waiting + self.losses.since_last()
 
-    def close(self, timeout_s: float) -> None:
-        """Flush, give up what is not delivered by then, end the thread and the producer.
-
-        Raises:
-            RuntimeError: called by `on_error` on the serving thread, which cannot end itself.
-        """
+    def check_closable(self) -> None:
+        """Raise `RuntimeError` on the serving thread, inside `on_error`: it cannot end itself."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("close() cannot be called inside on_error")
-        self._producer.flush(max(0.0, timeout_s))
+
+    def close(self, timeout_s: float) -> None:
+        """Refuse more, flush, give up what is not delivered by then, end thread and producer.
+
+        Bounded by the timeout and a few times `PURGE_S`. Interrupted, it can be called again.
+
+        Raises:
+            RuntimeError: as `check_closable`.
+        """
+        self.check_closable()
+        self._is_refusing = True
+        try:
+            self._producer.flush(max(0.0, timeout_s))
+            self._give_up_rest()
+            self._is_closing = True
+            self.wake()
+            self._thread.join()
+            # What a thread had in hand while it was flushed; the producer's close has no limit.
+            self._give_up_rest()
+            self._producer.close()
+        except BaseException:
+            self._is_refusing = False
+            raise
+        self.losses.tell()
+
+    def _give_up_rest(self) -> None:
         if len(self._producer):
             self._producer.purge()
             self._producer.flush(PURGE_S)
-        self._is_closing = True
-        self.wake()
-        self._thread.join()
-        self._producer.close()
-        self.losses.tell()
 
     def _reported(
         self, error: ck.KafkaError | None, message: ck.Message, headers: Headers = None

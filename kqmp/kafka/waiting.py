@@ -123,6 +123,7 @@ async def _in_turn(
 
 def _is_taken(sender: Sender, value: str | bytes | None, key: Key, how: tuple[Any, ...]) -> bool:
     """Hand a message over unless the queue is full."""
+    sender.check_open()
     try:
         sender.produce(sender.topic, value, key, *how)
     except BufferError:

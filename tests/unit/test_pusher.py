@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from kqmp import (
 )
 from kqmp.kafka.mock import MockHost
 from kqmp.kafka.plain import log_bounds
+from kqmp.kafka.sending import Sender
 from kqmp.pusher import Delivery
 from tests.support.kafka import ROOT
 
@@ -351,6 +353,59 @@ def test_a_full_queue_keeps_the_order_of_a_key(host: MockHost) -> None:
     assert one.statistics() == (4000, 4000, 0, 0)
     values = [record.value() for record in records(host, 4000)]
     assert values == [b"%b%d" % (way, number) for way in (b"m", b"a") for number in range(2000)]
+
+
+def test_close_does_not_wait_for_those_that_go_on_pushing(host: MockHost) -> None:
+    """No broker, a full queue, and a thread that fills at once what close makes free."""
+    is_pushing = threading.Event()
+    refused: list[PushError] = []
+
+    def values() -> Iterator[str]:
+        give_up_s = time.monotonic() + 30
+        while time.monotonic() < give_up_s:
+            yield "v"
+            is_pushing.set()
+
+    def push() -> None:
+        try:
+            one.push_many(values())
+        except PushError as error:
+            refused.append(error)
+
+    room = {"queue.buffering.max.messages": 1000}
+    one = pusher(host, kafka=room, on_error=lambda *_: True)
+    host.close()
+    thread = threading.Thread(target=push)
+    thread.start()
+    assert is_pushing.wait(30)
+    one.close("100ms")
+    thread.join()
+    assert "the pusher is closed" in str(refused[0])
+    assert one.statistics() == (refused[0].index, 0, refused[0].index, 0)
+
+
+def test_close_inside_on_error_is_refused_and_takes_nothing_away(
+    host: MockHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    has_told = threading.Event()
+
+    def on_error(message: Message, error: DeliveryError) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(Sender, "close", lambda *_: told.append("the sender was taken away"))
+            try:
+                one.close()
+            except RuntimeError as why:
+                told.append(str(why))
+        has_told.set()
+        return True
+
+    one = pusher(host, flush_interval=0, kafka={"message.timeout.ms": 100}, on_error=on_error)
+    host.close()
+    one.push("v")
+    assert has_told.wait(30)
+    assert told == ["close() cannot be called inside on_error"]
+    one.close()
 
 
 def test_a_property_that_librdkafka_refuses_is_named(host: MockHost) -> None:
