@@ -41,30 +41,31 @@ class Losses:
         self._untold: deque[tuple[ck.KafkaError, ck.Message, Headers]] = deque()
         self._telling = threading.RLock()
         self._counting = threading.Lock()
-        self._failed_before = 0
+        self._new = 0
 
     def __bool__(self) -> bool:
         """Whether there is something to tell."""
         return bool(self._untold)
 
-    def note(self, error: ck.KafkaError, message: ck.Message, headers: Headers) -> None:
-        """Note a failed message of which nobody else will hear."""
+    def count(self) -> None:
+        """Count a failed message, in its delivery report; whoever waits for it is told later."""
         with self._counting:
             self.failed += 1
+
+    def note(self, error: ck.KafkaError, message: ck.Message, headers: Headers) -> None:
+        """Note a failed message, already counted, of which nobody else will hear."""
+        with self._counting:
+            self._new += 1
         self._untold.append((error, message, headers))
 
     def explained(self, error: ck.KafkaError, message: ck.Message) -> DeliveryError:
-        """Count a failed message and return the exception that tells who waits for it."""
-        with self._counting:
-            self.failed += 1
-            self._failed_before += 1
+        """Return the exception that tells who waits for a failed message."""
         return delivery_error(error, message, self._opened)
 
     def since_last(self) -> int:
-        """Return how many failed since the last call, without those told by an exception."""
+        """Return how many were noted since the last call: those told by an exception are not."""
         with self._counting:
-            new = self.failed - self._failed_before
-            self._failed_before = self.failed
+            new, self._new = self._new, 0
         return new
 
     def tell(self) -> None:

@@ -276,7 +276,7 @@ class Sender:
         self._waiters.discard(waiter)
 
     def hand_over(self, error: ck.KafkaError, message: ck.Message, headers: Headers) -> None:
-        """Take a failed message of which nobody else will hear."""
+        """Take a failed message, already counted, of which nobody else will hear."""
         self.losses.note(error, message, headers)
         self.wake()
 
@@ -338,6 +338,7 @@ class Sender:
     ) -> None:
         """Hear of one message, inside `poll`."""
         if error is not None:
+            self.losses.count()
             self.hand_over(error, message, headers)
 
     def _serve_all(self) -> None:

@@ -4,8 +4,10 @@ While somebody waits the sender has all sent at once, whatever its linger time.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from kqmp.kafka.payload import Headers, Key
@@ -34,14 +36,13 @@ def push_and_wait(
         TypeError: key or headers are of a wrong type.
     """
     done = threading.Event()
-    told: list[tuple[Any, Any]] = []
 
-    def report(error: Any, message: Any) -> None:
-        told.append((error, message))
+    def tell() -> None:
         sender.settled(done)
         done.set()
 
-    how = (-1, report, None, 0, headers)
+    outcome = _Outcome(sender, headers, tell)
+    how = (-1, outcome.report, None, 0, headers)
     sender.expect(done)
     try:
         if not _is_taken(sender, value, key, how):
@@ -49,12 +50,12 @@ def push_and_wait(
             next(sender.numbers)
         sender.wake()
         sender.wait_until(done)
+    except BaseException:
+        outcome.leave()
+        raise
     finally:
         sender.settled(done)
-    error, message = told[0]
-    if error is None:
-        return _delivery(message)
-    raise sender.losses.explained(error, message)
+    return outcome.taken()
 
 
 async def apush(
@@ -65,24 +66,73 @@ async def apush(
     Cancelled, the message still goes out, and its failure is told as that of any other.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Delivery] = loop.create_future()
+    future: asyncio.Future[None] = loop.create_future()
 
-    def report(error: Any, message: Any) -> None:
+    def tell() -> None:
         sender.settled(future)
-        try:
-            loop.call_soon_threadsafe(_settle, future, sender, error, message, headers)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            if error is not None:
-                sender.hand_over(error, message, headers)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: who waited has left
+            loop.call_soon_threadsafe(_finish, future)
 
+    outcome = _Outcome(sender, headers, tell)
     sender.expect(future)
     try:
-        await _in_turn(sender, value, key, (-1, report, None, 0, headers), max_block_s)
+        await _in_turn(sender, value, key, (-1, outcome.report, None, 0, headers), max_block_s)
+        sender.wake()
+        await future
     except BaseException:
-        sender.settled(future)
+        outcome.leave()
         raise
-    sender.wake()
-    return await future
+    finally:
+        sender.settled(future)
+    return outcome.taken()
+
+
+def _finish(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _Outcome:
+    """What became of one message: for who waits for it, or, once he has left, for `on_error`.
+
+    No lock, since a signal may interrupt who waits anywhere: each side first says what it did and
+    then looks at the other, and only one can take what was reported.
+    """
+
+    def __init__(self, sender: Sender, headers: Headers, tell: Callable[[], None]) -> None:
+        """Begin before the message is pushed; `tell` wakes who waits."""
+        self._sender = sender
+        self._headers = headers
+        self._tell = tell
+        self._reported: list[tuple[Any, Any]] = []
+        self._has_left = False
+
+    def report(self, error: Any, message: Any) -> None:
+        """Hear of the message: its delivery report."""
+        if error is not None:
+            self._sender.losses.count()
+        self._reported.append((error, message))
+        if self._has_left:
+            self._pass_on()
+        self._tell()
+
+    def leave(self) -> None:
+        """Wait no more, of his own accord."""
+        self._has_left = True
+        self._pass_on()
+
+    def taken(self) -> Delivery:
+        """Return where the message stands, once told; raises `DeliveryError`."""
+        error, message = self._reported.pop()
+        if error is not None:
+            raise self._sender.losses.explained(error, message)
+        return Delivery(message.topic(), message.partition(), message.offset())
+
+    def _pass_on(self) -> None:
+        with contextlib.suppress(IndexError):
+            error, message = self._reported.pop()
+            if error is not None:
+                self._sender.hand_over(error, message, self._headers)
 
 
 class _Line:
@@ -132,20 +182,3 @@ def _is_taken(sender: Sender, value: str | bytes | None, key: Key, how: tuple[An
         raise sender.refused(error, value, key, how[-1]) from None
     next(sender.numbers)
     return True
-
-
-def _settle(
-    future: "asyncio.Future[Delivery]", sender: Sender, error: Any, message: Any, headers: Headers
-) -> None:
-    """Tell who waits, on the event loop."""
-    if error is None:
-        if not future.done():
-            future.set_result(_delivery(message))
-    elif future.done():  # cancelled: nobody else would hear
-        sender.hand_over(error, message, headers)
-    else:
-        future.set_exception(sender.losses.explained(error, message))
-
-
-def _delivery(message: Any) -> Delivery:
-    return Delivery(message.topic(), message.partition(), message.offset())

@@ -25,7 +25,7 @@ from kqmp import (
 from kqmp.kafka.mock import MockHost
 from kqmp.kafka.plain import log_bounds
 from kqmp.kafka.sending import Sender
-from kqmp.pusher import Delivery
+from kqmp.pusher import Delivery, PusherStatistics
 from tests.support.kafka import ROOT
 
 TOPIC = "orders"
@@ -326,6 +326,61 @@ def test_apush_raises_what_failed_and_a_cancelled_one_is_told(host: MockHost) ->
     assert told == [b"cancelled"]
     with pytest.raises(PushError, match="1 of 2 messages were lost"):
         one.close()
+
+
+def test_what_fails_for_who_waits_no_more_is_told(
+    host: MockHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `push` with `sync` that Ctrl-C interrupts, and an `apush` whose event loop is closed."""
+    told: list[bytes | None] = []
+    has_told = threading.Semaphore(0)
+
+    def on_error(message: Message, error: DeliveryError) -> bool:
+        told.append(message.value)
+        has_told.release()
+        return True
+
+    def interrupt(sender: Sender, done: threading.Event) -> None:
+        raise KeyboardInterrupt
+
+    kafka = {"message.timeout.ms": 500}
+    one = pusher(host, sync=True, kafka=kafka, on_error=on_error)
+    host.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "wait_until", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            one.push("interrupted")
+    assert has_told.acquire(timeout=30)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(one.apush("left"))
+    loop.run_until_complete(asyncio.sleep(0))
+    task.cancel()
+    loop.run_until_complete(asyncio.wait([task]))
+    loop.close()
+    assert has_told.acquire(timeout=30)
+    assert told == [b"interrupted", b"left"]
+    assert one.flush(30) == 2
+    assert one.statistics() == (2, 0, 2, 0)
+    one.close()
+
+
+def test_a_failure_counts_before_who_waits_for_it_looks(host: MockHost) -> None:
+    seen: list[PusherStatistics] = []
+
+    async def program() -> None:
+        task = asyncio.create_task(one.apush("v"))
+        await asyncio.sleep(0)
+        one.flush(30)  # blocks the loop on purpose: the task cannot look
+        seen.append(one.statistics())
+        with pytest.raises(DeliveryError):
+            await task
+
+    one = pusher(host, flush_interval=0, kafka={"message.timeout.ms": 100})
+    host.close()
+    asyncio.run(program())
+    assert seen[0] == one.statistics() == (1, 0, 1, 0)
+    assert one.flush(30) == 0
+    one.close()
 
 
 def test_a_queue_that_is_full_for_a_while_loses_nothing(host: MockHost) -> None:
