@@ -13,7 +13,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from kqmp.kafka.reading import Batch, Headers
+from kqmp.kafka.payload import Headers
+from kqmp.kafka.reading import Batch
 
 #: From a batch to what is written for it.
 Render: TypeAlias = Callable[[Batch], bytes]

@@ -10,12 +10,13 @@ the callback's thread take milliseconds) stand in ARCHITECTURE.md, "What librdka
 import logging
 from collections.abc import Callable, Iterable
 from itertools import groupby
-from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from typing import Final, NamedTuple, Protocol
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
 
 from kqmp.core.batch import Columns
+from kqmp.kafka.fields import ERROR, HEADERS, KEY, OFFSET, PARTITION, TIMESTAMP, VALUE
 
 __all__ = ["REFUSALS", "Bounds", "Fetched", "KafkaError", "KafkaException", "Listener", "Member"]
 
@@ -25,18 +26,6 @@ _BEGINNING: Final = -2
 _END: Final = -1
 #: Bound of a synchronous request to the brokers.
 REQUEST_S: Final = 5.0
-
-_T = TypeVar("_T")
-_Get: TypeAlias = Callable[[ck.Message], _T]
-
-# Typed for messages without an error, which have all of these.
-_VALUE: Final = cast("_Get[bytes | None]", ck.Message.value)
-_KEY: Final = cast("_Get[bytes | None]", ck.Message.key)
-_OFFSET: Final = cast("_Get[int]", ck.Message.offset)
-_PARTITION: Final = cast("_Get[int]", ck.Message.partition)
-_ERROR: Final = cast("_Get[ck.KafkaError | None]", ck.Message.error)
-_HEADERS: Final = cast("_Get[list[tuple[str, bytes | None]] | None]", ck.Message.headers)
-_TIMESTAMP: Final = cast("_Get[tuple[int, int]]", ck.Message.timestamp)
 
 #: The size of a batch is worked out from every so many-th message, if it has at least
 #: `EXACT_BELOW` and these are below `LARGE_VALUE` bytes on average.
@@ -92,11 +81,11 @@ def _offsets(messages: list[ck.Message], runs: list[tuple[int, int]]) -> list[in
     start = 0
     for _, count in runs:
         stop = start + count
-        first, last = _OFFSET(messages[start]), _OFFSET(messages[stop - 1])
+        first, last = OFFSET(messages[start]), OFFSET(messages[stop - 1])
         if last - first == count - 1:
             offsets += range(first, last + 1)
         else:
-            offsets += map(_OFFSET, messages[start:stop])
+            offsets += map(OFFSET, messages[start:stop])
         start = stop
     return offsets
 
@@ -185,17 +174,17 @@ class Member:
             messages = [first]
             if count > 1:
                 messages += self._consumer.consume(count - 1, 0)
-        keys = list(map(_KEY, messages))
+        keys = list(map(KEY, messages))
         # An error has no key: where every message has one, 25 ns a message are saved.
-        if None in keys and any(map(_ERROR, messages)):
+        if None in keys and any(map(ERROR, messages)):
             messages = self._without_errors(messages)
             if not messages:
                 return None
-            keys = list(map(_KEY, messages))
+            keys = list(map(KEY, messages))
         return self._columns(messages, keys)
 
     def _columns(self, messages: list[ck.Message], keys: list[bytes | None]) -> Fetched:
-        partitions = list(map(_PARTITION, messages))
+        partitions = list(map(PARTITION, messages))
         runs = _runs(partitions)
         if len(runs) > 4 * len(self._reading) + 4:
             # Many short runs: sort by partition (stable, so that offsets still ascend).
@@ -205,15 +194,15 @@ class Member:
             runs = _runs(sorted(partitions))
         stamps = types = headers = None
         if "timestamp" in self._wanted:
-            pairs = list(map(_TIMESTAMP, messages))
+            pairs = list(map(TIMESTAMP, messages))
             types = bytes(kind for kind, _ in pairs)
             stamps = [ms for _, ms in pairs]
         if "headers" in self._wanted:
-            headers = list(map(_HEADERS, messages))
+            headers = list(map(HEADERS, messages))
         columns = Columns(
             _offsets(messages, runs),
             keys,
-            list(map(_VALUE, messages)),
+            list(map(VALUE, messages)),
             stamps,
             types,
             headers,
@@ -230,7 +219,7 @@ class Member:
                 ck.KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes are named so
                 ck.KafkaError.OFFSET_OUT_OF_RANGE,
             ):
-                self.out_of_range.append((_PARTITION(message), _OFFSET(message)))
+                self.out_of_range.append((PARTITION(message), OFFSET(message)))
             else:
                 self._error(error)
         return good

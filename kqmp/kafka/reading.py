@@ -6,8 +6,8 @@ produced after `Reader` was made is read, also from the end.
 
 import itertools
 import re
-from collections.abc import Callable, Collection
-from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from collections.abc import Collection
+from typing import Final, Literal, NamedTuple, cast
 
 import confluent_kafka as ck
 
@@ -16,8 +16,10 @@ from kqmp.errors import BrokerError, ConfigError
 from kqmp.kafka import asking
 from kqmp.kafka.asking import Cluster
 from kqmp.kafka.client import FETCH_BACKOFF_MS
+from kqmp.kafka.fields import ERROR, HEADERS, KEY, OFFSET, PARTITION, TIMESTAMP, VALUE
 from kqmp.kafka.findings import ALL_DOWN, counted
 from kqmp.kafka.member import REFUSALS, Bounds
+from kqmp.kafka.payload import Headers
 
 #: Most messages of one batch.
 BATCH_MESSAGES: Final = 10_000
@@ -25,20 +27,6 @@ BATCH_MESSAGES: Final = 10_000
 FETCH_WAIT_MS: Final = 100
 #: `group.id` must be set, though nothing is ever asked of this group.
 _GROUP: Final = "kqmp-tail"
-
-Headers: TypeAlias = list[tuple[str, bytes | None]] | None
-
-_T = TypeVar("_T")
-_Get: TypeAlias = Callable[[ck.Message], _T]
-
-# Typed for messages without an error, which have all of these.
-_VALUE: Final = cast("_Get[bytes | None]", ck.Message.value)
-_KEY: Final = cast("_Get[bytes | None]", ck.Message.key)
-_OFFSET: Final = cast("_Get[int]", ck.Message.offset)
-_PARTITION: Final = cast("_Get[int]", ck.Message.partition)
-_ERROR: Final = cast("_Get[ck.KafkaError | None]", ck.Message.error)
-_HEADERS: Final = cast("_Get[Headers]", ck.Message.headers)
-_TIMESTAMP: Final = cast("_Get[tuple[int, int]]", ck.Message.timestamp)
 _EOF: Final = ck.KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own codes are named so
 
 #: What makes two of librdkafka's texts about the same thing differ.
@@ -161,7 +149,7 @@ class Reader:
             if first is None:
                 return None
             messages = [first]
-        if any(map(_ERROR, messages)):
+        if any(map(ERROR, messages)):
             for message in filter(_has_error, messages):
                 self._take_event(message)
             messages = [message for message in messages if not _has_error(message)]
@@ -231,12 +219,12 @@ class Reader:
     def _batch(self, messages: list[ck.Message]) -> Batch:
         wanted = self._wanted
         return Batch(
-            partitions=list(map(_PARTITION, messages)),
-            offsets=list(map(_OFFSET, messages)),
-            timestamps=list(map(_TIMESTAMP, messages)) if "timestamps" in wanted else [],
-            keys=list(map(_KEY, messages)) if "keys" in wanted else [],
-            values=list(map(_VALUE, messages)) if "values" in wanted else [],
-            headers=list(map(_HEADERS, messages)) if "headers" in wanted else [],
+            partitions=list(map(PARTITION, messages)),
+            offsets=list(map(OFFSET, messages)),
+            timestamps=list(map(TIMESTAMP, messages)) if "timestamps" in wanted else [],
+            keys=list(map(KEY, messages)) if "keys" in wanted else [],
+            values=list(map(VALUE, messages)) if "values" in wanted else [],
+            headers=list(map(HEADERS, messages)) if "headers" in wanted else [],
         )
 
     def _within_bounds(self, batch: Batch) -> Batch | None:
