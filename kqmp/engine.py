@@ -17,7 +17,7 @@ from kqmp.config import Duration, KqConf
 from kqmp.config.checks import shown
 from kqmp.config.units import parse_duration_ms
 from kqmp.errors import ConfigError, ExitCode, HandlerImportError, KqmpError
-from kqmp.handler import HandlerRef, inside_processor, ref_of
+from kqmp.handler import HandlerRef, ref_of, refuse_in_processor
 from kqmp.obs.logs import level_name
 from kqmp.obs.metrics import Metrics
 from kqmp.roles import control
@@ -143,12 +143,6 @@ class Queue:
         with StopSignals() as signals:
             engine = self.__kqmp_begin__(live=True)
             signals.follow(engine)
-            try:
-                signals.wait(engine.ended)
-            except BaseException:
-                # Such as the SystemExit of a handler that the program has for SIGTERM.
-                self.stop()
-                raise
             error = self._finish(engine)
         if error is not None and error.exit_code is ExitCode.INTERRUPTED and signals.interrupts:
             # The user wants an end, not a traceback.
@@ -226,12 +220,7 @@ class Queue:
             WorkerStartError: the system refuses another process.
             RuntimeError: it runs already.
         """
-        if inside_processor():
-            msg = (
-                f"start() of {self!r} is reached while its script is imported to run its handler:"
-                ' put it under `if __name__ == "__main__":`'
-            )
-            raise HandlerImportError(msg)
+        refuse_in_processor(self, "its handler")
         with self._lock:
             if self.is_running:
                 raise RuntimeError(f"{self!r} is running already")

@@ -13,8 +13,8 @@ from typing import Final
 
 from kqmp.config.units import parse_duration_ms
 from kqmp.engine import Queue
-from kqmp.errors import ConfigError, ExitCode, HandlerImportError, KqmpError
-from kqmp.handler import inside_processor
+from kqmp.errors import ConfigError, ExitCode, KqmpError
+from kqmp.handler import refuse_in_processor
 from kqmp.roles.group import Run, Service
 from kqmp.roles.program import StopSignals
 
@@ -112,12 +112,6 @@ class ServiceGroup:
         with StopSignals() as signals:
             run = self._begin(live=True)
             signals.follow(run)
-            try:
-                signals.wait(run.ended)
-            except BaseException:
-                # Such as the SystemExit of a handler that the program has for SIGTERM.
-                self.stop()
-                raise
         error = run.error
         code = error.exit_code if isinstance(error, KqmpError) else None
         is_given_up = code is ExitCode.DRAIN_DEADLINE and signals.interrupts > 1
@@ -202,12 +196,7 @@ class ServiceGroup:
         await asyncio.to_thread(self.__exit__, kind, error, trace)
 
     def _begin(self, *, live: bool) -> Run:
-        if inside_processor():
-            msg = (
-                f"start() of {self!r} is reached while its script is imported to run a handler:"
-                ' put it under `if __name__ == "__main__":`'
-            )
-            raise HandlerImportError(msg)
+        refuse_in_processor(self, "a handler")
         with self._lock:
             if self.is_running:
                 raise RuntimeError(f"{self!r} is running already")

@@ -6,7 +6,7 @@ knows `refs` only.
 """
 
 from kqmp.handler.forms import Context, Handler, wrap
-from kqmp.handler.loading import inside_processor, mark_processor, resolve
+from kqmp.handler.loading import inside_processor, mark_processor, refuse_in_processor, resolve
 from kqmp.handler.outcome import DONE, RETRY, Outcome
 from kqmp.handler.refs import (
     COLUMNS,
@@ -34,6 +34,7 @@ __all__ = [
     "mark_processor",
     "parse_target",
     "ref_of",
+    "refuse_in_processor",
     "resolve",
     "wrap",
 ]

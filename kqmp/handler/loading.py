@@ -44,6 +44,20 @@ def inside_processor() -> bool:
     return _state["processor"]
 
 
+def refuse_in_processor(what: object, handler: str) -> None:
+    """Refuse to start `what` in a process that imports its script for `handler` ("its handler").
+
+    Raises:
+        HandlerImportError: this is such a process.
+    """
+    if inside_processor():
+        msg = (
+            f"start() of {what!r} is reached while its script is imported to run {handler}:"
+            ' put it under `if __name__ == "__main__":`'
+        )
+        raise HandlerImportError(msg)
+
+
 def resolve(ref: HandlerRef) -> object:
     """Import the module that `ref` names and return the attribute.
 

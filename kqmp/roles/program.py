@@ -206,6 +206,8 @@ def reader(logger: logging.Logger) -> PipeReader:
 class Stoppable(Protocol):
     """What signals can stop: an `Engine`, or several as one. Called from signal handlers."""
 
+    ended: threading.Event
+
     def stop(self) -> None:
         """Begin to drain and stop; returns at once."""
 
@@ -245,19 +247,22 @@ class StopSignals:
             signal.signal(number, handler)
 
     def follow(self, engine: Stoppable) -> None:
-        """Stop this on a signal, also on one that came before."""
-        self._followed = engine
-        self._pass_on()
+        """Wait for its end; stop it on a signal, also on one that came before.
 
-    @staticmethod
-    def wait(ended: threading.Event) -> None:
-        """Wait for the end, and hear signals meanwhile.
-
-        One that comes after Python has looked for signals and before the wait interrupts nothing,
-        and its handler would run only after the wait: so no wait is long.
+        A signal that comes after Python has looked for signals and before the wait interrupts
+        nothing, and its handler would run only after the wait: so no wait is long. An exception,
+        such as the SystemExit of a handler that the program has for SIGTERM, goes on when what was
+        followed has drained and ended.
         """
-        while not ended.wait(SIGNAL_S):
-            pass
+        self._followed = engine
+        try:
+            self._pass_on()
+            while not engine.ended.wait(SIGNAL_S):
+                pass
+        except BaseException:
+            engine.stop()
+            engine.ended.wait()
+            raise
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
