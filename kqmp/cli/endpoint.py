@@ -10,11 +10,19 @@ from typing import Any, TypeVar
 
 import click
 
-from kqmp.cli.options import Given, pairs
+from kqmp.cli.failing import fail
+from kqmp.cli.options import (
+    Given,
+    pairs,
+    properties_option,
+    require_file_of_section,
+    sets_option,
+    taken,
+)
 from kqmp.cli.stdout import ReaderGone
 from kqmp.config.keys import CONSUMER, KeyTable
 from kqmp.configfile import TOP_LEVEL, Endpoint, load_endpoint
-from kqmp.errors import ConfigError, KqmpError
+from kqmp.errors import KqmpError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -49,20 +57,8 @@ def endpoint_options(*shortcuts: str, table: KeyTable = CONSUMER) -> Callable[[_
                 command
             )
         for decorate in (
-            click.option(
-                "-X",
-                "properties",
-                multiple=True,
-                metavar="PROP=VALUE",
-                help="A raw librdkafka property, as under Kafka: in FILE. May be repeated.",
-            ),
-            click.option(
-                "--set",
-                "sets",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="Set a key of the section, such as --set Username=me. May be repeated.",
-            ),
+            properties_option,
+            sets_option("Username=me"),
             click.option(
                 "--section",
                 metavar="KEY",
@@ -92,15 +88,9 @@ def take(options: dict[str, Any], **named: str | None) -> Given:
         named: what stands on the command line without a flag, by the keys' names in Python; None
             where it was left out. It wins over its flag.
     """
-    given = {name: options.pop(name, None) for name in _SHORTCUTS}
-    given |= {name: text for name, text in named.items() if text is not None}
-    return Given(
-        file=options.pop("file"),
-        section=options.pop("section"),
-        sets=options.pop("sets"),
-        properties=options.pop("properties"),
-        shortcuts={name: text for name, text in given.items() if text is not None},
-    )
+    shortcuts = {name: options.pop(name, None) for name in _SHORTCUTS}
+    shortcuts |= {name: text for name, text in named.items() if text is not None}
+    return taken(options, shortcuts)
 
 
 def read(given: Given) -> Endpoint:
@@ -109,8 +99,7 @@ def read(given: Given) -> Endpoint:
     Raises:
         ConfigError: with all problems at once.
     """
-    if given.file is None and given.section is not None:
-        raise ConfigError(f"--section {given.section}: there is no file; add -f FILE")
+    require_file_of_section(given)
     return load_endpoint(
         given.file,
         given.section,
@@ -131,7 +120,4 @@ def ending() -> Iterator[None]:
     except ReaderGone:
         sys.exit(0)
     except KqmpError as error:
-        problems = error.problems if isinstance(error, ConfigError) else (str(error),)
-        for problem in problems:
-            click.echo(f"error: {problem}", err=True)
-        sys.exit(int(error.exit_code))
+        fail(error)

@@ -41,6 +41,27 @@ class Given(NamedTuple):
     shortcuts: Mapping[str, str]
 
 
+#: Adds -X to a click command.
+properties_option = click.option(
+    "-X",
+    "properties",
+    multiple=True,
+    metavar="PROP=VALUE",
+    help="A raw librdkafka property, as under Kafka: in FILE. May be repeated.",
+)
+
+
+def sets_option(example: str) -> Callable[[_Command], _Command]:
+    """Return what adds --set to a click command; `example` stands in its help."""
+    return click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=f"Set a key of the section, such as --set {example}. May be repeated.",
+    )
+
+
 def consumer_options(command: _Command) -> _Command:
     """Add TARGET and the flags of `Given` to a click command; `take` picks them up again."""
     for name, metavar in reversed(SHORTCUTS.items()):
@@ -48,20 +69,8 @@ def consumer_options(command: _Command) -> _Command:
         text = f"Short for --set {key.kq}=...: {key.meaning}."
         command = click.option(f"--{name}", metavar=metavar, help=text)(command)
     for decorate in (
-        click.option(
-            "-X",
-            "properties",
-            multiple=True,
-            metavar="PROP=VALUE",
-            help="A raw librdkafka property, as under Kafka: in FILE. May be repeated.",
-        ),
-        click.option(
-            "--set",
-            "sets",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Set a key of the section, such as --set Offset=first. May be repeated.",
-        ),
+        properties_option,
+        sets_option("Offset=first"),
         click.option(
             "--section",
             metavar="KEY",
@@ -80,7 +89,11 @@ def consumer_options(command: _Command) -> _Command:
 
 def take(options: dict[str, Any]) -> Given:
     """Take the flags of `Given` out of what click hands to a command."""
-    shortcuts = {name: options.pop(name) for name in SHORTCUTS}
+    return taken(options, {name: options.pop(name) for name in SHORTCUTS})
+
+
+def taken(options: dict[str, Any], shortcuts: Mapping[str, str | None]) -> Given:
+    """Return the flags that all commands share, taken out of `options`, and what shortcuts say."""
     return Given(
         file=options.pop("file"),
         section=options.pop("section"),
@@ -88,6 +101,16 @@ def take(options: dict[str, Any]) -> Given:
         properties=options.pop("properties"),
         shortcuts={name: text for name, text in shortcuts.items() if text is not None},
     )
+
+
+def require_file_of_section(given: Given) -> None:
+    """Refuse --section without -f.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if given.file is None and given.section is not None:
+        raise ConfigError(f"--section {given.section}: there is no file; add -f FILE")
 
 
 def read_all(given: Given) -> list[Loaded]:
@@ -123,9 +146,8 @@ def read(given: Given) -> Loaded:
         ConfigError: with all problems at once.
     """
     overrides, kafka = pairs(given.sets, "--set"), pairs(given.properties, "-X")
+    require_file_of_section(given)
     if given.file is None:
-        if given.section is not None:
-            raise ConfigError(f"--section {given.section}: there is no file; add -f FILE")
         return load_from_flags(overrides, kafka, given.shortcuts)
     return load(
         given.file,

@@ -13,7 +13,7 @@ import click
 
 from kqmp.cli import endpoint as flags
 from kqmp.cli.blocks import StopRequests, line_blocks, whole
-from kqmp.cli.options import Given, pairs
+from kqmp.cli.options import Given, pairs, require_file_of_section
 from kqmp.cli.pushing import ATTEMPT_S, Pushing, told, trouble
 from kqmp.cli.screen import Screen
 from kqmp.cli.stdout import ReaderGone, Stdout
@@ -145,9 +145,8 @@ def _exit_code(work: Pushing, stop: StopRequests, broken: list[str]) -> int:
 def _conf(given: Given) -> PusherConf:
     """Read file and flags."""
     sets, kafka = pairs(given.sets, "--set"), pairs(given.properties, "-X")
+    require_file_of_section(given)
     if given.file is None:
-        if given.section is not None:
-            raise ConfigError(f"--section {given.section}: there is no file; add -f FILE")
         return load_pusher_from_flags(sets, kafka, given.shortcuts).conf
     return load_pusher(
         given.file,

@@ -1,15 +1,15 @@
 """`kqmp run`: the coordinator as the process that the user sees."""
 
 import json
-import logging
 import math
 import sys
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import click
 import msgspec
 
 from kqmp.cli import options as flags
+from kqmp.cli.failing import fail
 from kqmp.configfile import Loaded
 from kqmp.errors import ConfigError, ExitCode, HandlerImportError, KqmpError
 from kqmp.handler import HandlerRef, parse_target
@@ -89,17 +89,6 @@ def _run_all(orders: list[service.Order]) -> tuple[ExitCode, str]:
     logs.setup("parent", level=specs[0].log_level, encoding=specs[0].log_encoding)
     confs = {order.label: order.conf for order in orders if order.conf is not None}
     return parent.run(specs, exports.PagesWatcher(confs))
-
-
-def fail(error: KqmpError, log_format: str = "plain") -> NoReturn:
-    """Say why nothing was started, one line a problem, and exit with the error's code."""
-    problems = error.problems if isinstance(error, ConfigError) else (str(error),)
-    for problem in problems:
-        if log_format == "json":
-            logging.getLogger("kqmp").error("%s", problem)
-        else:
-            click.echo(f"error: {problem}", err=True)
-    sys.exit(int(error.exit_code))
 
 
 def _orders(
