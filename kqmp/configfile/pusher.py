@@ -107,11 +107,9 @@ def find_pusher(document: Table, wanted: str | None, file: str, *, borrow: bool 
     Raises:
         ConfigError: there is no such section, or more than one looks like a pusher.
     """
-    top = Section("", document, document.place)
-    if wanted == TOP_LEVEL:
-        return top
     if wanted is not None:
         return named(document, wanted, file)
+    top = Section("", document, document.place)
     candidates = [top, *sections(document)]
     found = [section for section in candidates if _is_whole(section.table)]
     found = found or [section for section in candidates if _is_pusher(section.table)]

@@ -45,11 +45,9 @@ def find_section(document: Table, wanted: str | None, file: str) -> Section:
     Raises:
         ConfigError: there is no such section, or more than one looks like a consumer.
     """
-    top = Section("", document, document.place)
-    if wanted == TOP_LEVEL:
-        return top
     if wanted is not None:
         return named(document, wanted, file)
+    top = Section("", document, document.place)
     found = [section for section in sections(document) if _is_consumer(section.table)]
     if not found and not _is_consumer(document):
         found = [section for section in sections(document) if _may_be_consumer(section.table)]
@@ -89,11 +87,13 @@ def _has_group(table: Table) -> bool:
 
 
 def named(document: Table, wanted: str, file: str) -> Section:
-    """Return the section of that name, in any case.
+    """Return the section of that name, in any case; `TOP_LEVEL` is the top level.
 
     Raises:
         ConfigError: there is none, or it is no map.
     """
+    if wanted == TOP_LEVEL:
+        return Section("", document, document.place)
     entries = [entry for entry in document.entries if isinstance(entry.key, str)]
     same = [entry for entry in entries if entry.key == wanted]
     same = same or [entry for entry in entries if str(entry.key).lower() == wanted.lower()]
