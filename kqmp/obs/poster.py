@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import queue
-import signal
 import threading
 import urllib.error
 import urllib.parse
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kqmp.obs.metrics import Metrics, report
+from kqmp.obs.threads import leave_signals_to_main
 
 #: As in go-zero: connecting and each wait for an answer take no longer.
 POST_S: Final = 5.0
@@ -41,7 +41,7 @@ class Poster:
             log.warning("MetricsUrl: no answer for a minute, so this minute is left out")
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        leave_signals_to_main()
         while True:
             error = post(self._url, self._waiting.get())
             if error:

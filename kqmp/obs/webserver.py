@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import select
-import signal
 import socket
 import socketserver
 import sys
@@ -21,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 from kqmp.obs.route import Reply, Route
+from kqmp.obs.threads import leave_signals_to_main
 
 #: A client that sends or takes nothing for so long is hung up on.
 CLIENT_S: Final = 5.0
@@ -29,8 +29,6 @@ CLIENT_S: Final = 5.0
 CLIENTS_MAX: Final = 32
 #: A pause after a client could not be taken, as when there is no descriptor left.
 RETRY_S: Final = 0.1
-#: Signals are the main thread's to hear.
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger("kqmp.http")
 
@@ -72,7 +70,7 @@ class WebServer:
         os.close(self._wake)
 
     def _serve(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        leave_signals_to_main()
         poller = select.poll()
         poller.register(self._server, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
