@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -53,9 +53,9 @@ Exit codes:
 _IDLE_S: Final = 0.5
 
 
-#: Where neither section nor flag says otherwise. More may wait than in a pusher: librdkafka takes
-#: half a second to be let in, while reading goes on. Not compressed, as in kcat: -z does.
-_DEFAULTS: Final = {"queue.buffering.max.messages": 500_000, "compression.type": "none"}
+#: Where neither section nor flag says otherwise. More may wait than in a pusher, lest reading stop
+#: while librdkafka connects. Not compressed, as in kcat: -z does.
+_DEFAULTS: Final = {"queue.buffering.max.messages": 1_000_000, "compression.type": "none"}
 
 
 class _Form(NamedTuple):
@@ -269,9 +269,8 @@ def _push_file(work: Pushing, stop: StopRequests, fd: int, name: str, form: _For
             return
 
 
-def _values(lines: list[bytes], form: _Form) -> list[bytes | None]:
-    values: list[bytes | None] = [*lines]
-    return [value or None for value in values] if form.empty_as_null else values
+def _values(lines: list[bytes], form: _Form) -> Sequence[bytes | None]:
+    return [value or None for value in lines] if form.empty_as_null else lines
 
 
 def _split(

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import click
@@ -92,7 +92,12 @@ class Pushing:
         return True
 
     def push_values(
-        self, lines: list[bytes | None], key: bytes | None, headers: Headers, place: str, done: int
+        self,
+        lines: Sequence[bytes | None],
+        key: bytes | None,
+        headers: Headers,
+        place: str,
+        done: int,
     ) -> None:
         """Push lines that are values, all with the same key and headers.
 

@@ -38,6 +38,10 @@ QUEUE_MESSAGES: Final = 100_000
 QUEUE_BYTES: Final = 128 << 20
 #: How long a topic may take to appear that the brokers create by themselves.
 CREATE_S: Final = 10.0
+#: How long a new producer is left alone. librdkafka asks for its producer id as soon as it starts,
+#: and where a first message comes before that it finds no connection and asks again only 500 ms
+#: later (librdkafka 2.16: 505 ms until the first message is out, after 5 ms of peace or more 15).
+SETTLE_S: Final = 0.01
 #: How long the topic's limit is waited for; without it `MESSAGE_BYTES` holds.
 LIMIT_S: Final = 3.0
 
@@ -137,6 +141,7 @@ def open_producer(conf: PusherConf, reports: Reports, on_delivery: DeliveryRepor
         producer = Producer(cast("dict[str, str | int | float | bool]", settings), logger=log)
     except KafkaException as error:
         raise ConfigError(findings.property_finding(conf, error.args[0]).text) from error
+    producer.poll(SETTLE_S)
     if conf.allow_auto_topic_creation:
         _wait_for_topic(conf, producer)
     own = conf.kafka.get("message.max.bytes")
