@@ -13,6 +13,7 @@ from kqmp.config import KqConf
 from kqmp.core.batch import Opening
 from kqmp.kafka.member import KafkaException, Member
 from kqmp.roles import control
+from kqmp.roles.channel import Channel
 from kqmp.roles.dispatch import Dispatcher
 
 #: The revoke callback waits this much longer than the coordinator, whose word it waits for.
@@ -29,7 +30,7 @@ log = logging.getLogger("kqmp.fetcher")
 class Assignment:
     """What the group gave this member, and which of it is open."""
 
-    def __init__(self, conf: KqConf, channel: control.Channel, dispatcher: Dispatcher) -> None:
+    def __init__(self, conf: KqConf, channel: Channel, dispatcher: Dispatcher) -> None:
         """Start with nothing; set `member` before the first `fetch`."""
         self._conf = conf
         self._channel = channel

@@ -1,15 +1,9 @@
-"""The control plane: typed messages between the coordinator and its children, over a socketpair.
+"""The control plane: the typed messages between the coordinator and its children.
 
-`SOCK_SEQPACKET` keeps message borders, so that a message is either there whole or not at all, also
-when its sender dies. Messages are msgpack (no pickle: nothing on this socket can run code). Data
-never travels here; positions, claims and orders do, a few a second.
+They travel over a `channel.Channel` as msgpack (no pickle: nothing there can run code). Data never
+does; positions, claims and orders do, a few a second.
 """
 
-import contextlib
-import select
-import socket
-import sys
-import time
 from collections.abc import Iterator
 from typing import Final, Literal, TypeVar, Union
 
@@ -19,10 +13,6 @@ _T = TypeVar("_T")
 
 #: Most partitions in one message, so that each fits a socket buffer.
 ITEMS_MAX: Final = 2000
-_RECEIVE_BYTES: Final = 1 << 20
-_BUFFER_BYTES: Final = 1 << 19
-#: A reader that takes nothing for so long is frozen: it is replaced, or we end.
-SEND_S: Final = 2.0
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -279,122 +269,11 @@ class Finish(Message, frozen=True, gc=False, tag="finish"):
 
 
 _KINDS: Final = Union[tuple(Message.__subclasses__())]  # noqa: UP007 - built
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_KINDS).decode
-
-
-class Channel:
-    """One end of a control socket. Not thread-safe; each process has one thread that uses it."""
-
-    __slots__ = ("_socket", "closed")
-
-    def __init__(self, end: socket.socket) -> None:
-        """Take over `end`, one of a `pair()`."""
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
-        end.setblocking(False)
-        self._socket = end
-        #: Whether the other end is gone; whoever finds it so ends its work.
-        self.closed = False
-
-    def fileno(self) -> int:
-        """Return the descriptor, for selectors."""
-        return self._socket.fileno()
-
-    def send(self, message: Message) -> bool:
-        """Send one message, waiting up to `SEND_S` while the other end reads nothing.
-
-        Returns:
-            False if it was not sent: the other end is gone, or frozen.
-        """
-        data = _encode(message)
-        deadline = time.monotonic() + SEND_S
-        while True:
-            try:
-                self._socket.send(data)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    return False
-                poller = select.poll()
-                poller.register(self._socket, select.POLLOUT)
-                poller.poll(100)
-            except ConnectionError:
-                return False
-            else:
-                return True
-
-    def offer(self, message: Message) -> None:
-        """Send one message if there is room for it now; else it is left out."""
-        with contextlib.suppress(OSError):
-            self._socket.send(_encode(message))
-
-    def tell(self, message: Message) -> None:
-        """Send the coordinator a message; without it this process has no purpose and ends.
-
-        Caller: children. A claim or an answer that is lost would leave a partition hanging.
-
-        Raises:
-            SystemExit: the coordinator is gone or frozen.
-        """
-        if not self.send(message):
-            sys.exit(1)
-
-    def receive(self) -> list[Message]:
-        """Return the messages that are there, without waiting; sets `closed` at the end."""
-        messages: list[Message] = []
-        while (message := self._receive_one()) is not None:
-            messages.append(message)
-        return messages
-
-    def _receive_one(self) -> Message | None:
-        if self.closed:
-            return None
-        try:
-            data = self._socket.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            data = b""
-        if not data:
-            self.closed = True
-            return None
-        message: Message = _decode(data)
-        return message
-
-    def wait(self, timeout_s: float) -> list[Message]:
-        """Return the messages that are there, waiting up to `timeout_s` for the first."""
-        self._wait(timeout_s)
-        return self.receive()
-
-    def wait_one(self, timeout_s: float) -> Message | None:
-        """Return one message, waiting up to `timeout_s` for it; those behind it stay."""
-        self._wait(timeout_s)
-        return self._receive_one()
-
-    def _wait(self, timeout_s: float) -> None:
-        if timeout_s > 0 and not self.closed:
-            poller = select.poll()
-            poller.register(self._socket, select.POLLIN)
-            poller.poll(timeout_s * 1000)
-
-    def close(self) -> None:
-        """Close this end. Idempotent."""
-        self._socket.close()
-
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of a new control socket, close-on-exec."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(_KINDS).decode
 
 
 def in_messages(items: list[_T]) -> Iterator[list[_T]]:
     """Cut a list of partitions into pieces that fit one message each."""
     for start in range(0, len(items), ITEMS_MAX):
         yield items[start : start + ITEMS_MAX]
-
-
-def adopt(fd: int) -> socket.socket:
-    """Return the inherited control socket `fd`, close-on-exec from now on."""
-    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
-    end.set_inheritable(False)
-    return end

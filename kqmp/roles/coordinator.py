@@ -18,6 +18,7 @@ from typing import Final
 from kqmp.core.supervision import GiveUp, Role
 from kqmp.errors import ExitCode, KqmpError
 from kqmp.roles import control
+from kqmp.roles.channel import Channel
 from kqmp.roles.positions import Positions
 from kqmp.roles.spawn import Stderr
 from kqmp.roles.tree import FetcherSlot, Plan, Slot, Tree, monotonic_s
@@ -52,7 +53,7 @@ class Coordinator:
     def __init__(
         self,
         plan: Plan,
-        parent: control.Channel | None = None,
+        parent: Channel | None = None,
         report: Callable[["Coordinator", float], None] | None = None,
         stderr: Stderr | None = None,
     ) -> None:
@@ -240,7 +241,7 @@ class Coordinator:
         if slot.child.channel.closed:
             self._forget_events(slot.child.channel)
 
-    def _forget_events(self, *sources: control.Channel | int) -> None:
+    def _forget_events(self, *sources: Channel | int) -> None:
         for source in sources:
             if source in self._selector.get_map():
                 self._selector.unregister(source)

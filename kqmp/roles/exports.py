@@ -17,6 +17,7 @@ from kqmp.obs.logs import RateLimited
 from kqmp.obs.metrics import Metrics, between
 from kqmp.obs.snapshot import Snapshot, pack, unpack
 from kqmp.roles import control
+from kqmp.roles.channel import Channel
 from kqmp.roles.coordinator import Coordinator, Stage
 from kqmp.roles.parent import Watcher
 from kqmp.roles.snapshots import EVERY_S, Snapshots
@@ -56,7 +57,7 @@ class Exports:
     def __init__(
         self,
         conf: KqConf,
-        parent: control.Channel | None = None,
+        parent: Channel | None = None,
         metrics_interval_ms: int = 0,
         *,
         relays: bool = False,

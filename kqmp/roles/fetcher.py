@@ -25,6 +25,7 @@ from kqmp.obs.repeats import Repeats
 from kqmp.ring import words as w
 from kqmp.roles import control
 from kqmp.roles.assignment import Assignment
+from kqmp.roles.channel import Channel
 from kqmp.roles.dispatch import Dispatcher
 from kqmp.roles.spawn import become_child, first_message
 
@@ -49,7 +50,7 @@ log = logging.getLogger("kqmp.fetcher")
 class Fetcher:
     """The loop of one fetcher process."""
 
-    def __init__(self, spec: control.FetcherSpec, channel: control.Channel) -> None:
+    def __init__(self, spec: control.FetcherSpec, channel: Channel) -> None:
         """Attach to the lanes and create the client."""
         self._conf = KqConf.from_wire(spec.conf)
         self._spec = spec

@@ -32,6 +32,7 @@ from kqmp.ring.frame import Frame
 from kqmp.ring.lane import LaneReader
 from kqmp.ring.log import EndsReader
 from kqmp.roles import control
+from kqmp.roles.channel import Channel
 from kqmp.roles.errorhook import ErrorHook
 from kqmp.roles.spawn import become_child, first_message
 from kqmp.roles.stdio import outlive_readers
@@ -51,9 +52,7 @@ log = logging.getLogger("kqmp.processor")
 class Processor:
     """The loop of one processor process."""
 
-    def __init__(
-        self, spec: control.ProcessorSpec, channel: control.Channel, handler: Handler
-    ) -> None:
+    def __init__(self, spec: control.ProcessorSpec, channel: Channel, handler: Handler) -> None:
         """Attach to the lane where the predecessor left it."""
         self._spec = spec
         self._channel = channel
@@ -321,7 +320,7 @@ class Processor:
         self._stopping = self._stopping or stop or self._channel.closed
 
 
-def _fail(channel: control.Channel, code: ExitCode, text: str) -> NoReturn:
+def _fail(channel: Channel, code: ExitCode, text: str) -> NoReturn:
     channel.tell(control.Failed(int(code), text))
     sys.exit(int(code))
 
@@ -337,7 +336,7 @@ def _yield_to_the_fetcher() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _prepare(spec: control.ProcessorSpec, channel: control.Channel) -> Handler:
+def _prepare(spec: control.ProcessorSpec, channel: Channel) -> Handler:
     """Import the handler and call its setup; report and exit if either fails."""
     mark_processor()
     try:

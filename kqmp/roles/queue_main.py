@@ -16,6 +16,7 @@ from kqmp.errors import ExitCode, KqmpError
 from kqmp.handler.refs import HandlerRef
 from kqmp.obs import logs
 from kqmp.roles import control, service
+from kqmp.roles.channel import Channel, adopt
 from kqmp.roles.pipes import StderrPipes
 from kqmp.roles.spawn import FOR_THE_COORDINATOR, die_with, first_message
 
@@ -27,7 +28,7 @@ def main() -> None:
     for number in FOR_THE_COORDINATOR:
         # They are blocked until `service.run` has handlers, and never raise KeyboardInterrupt.
         signal.signal(number, signal.SIG_DFL)
-    channel = control.Channel(control.adopt(int(sys.argv[1])))
+    channel = Channel(adopt(int(sys.argv[1])))
     spec = first_message(channel)
     assert isinstance(spec, control.EngineSpec)
     if spec.label:
@@ -39,7 +40,7 @@ def main() -> None:
     sys.exit(int(code))
 
 
-def _run(spec: control.EngineSpec, channel: control.Channel) -> tuple[ExitCode, str]:
+def _run(spec: control.EngineSpec, channel: Channel) -> tuple[ExitCode, str]:
     order = service.Order(
         ref=msgspec.msgpack.decode(spec.handler, type=HandlerRef),
         conf=KqConf.from_wire(spec.conf),

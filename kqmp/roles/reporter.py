@@ -11,6 +11,7 @@ from typing import Final
 from kqmp.obs import stats
 from kqmp.obs.status import LiveLine
 from kqmp.roles import banner, control
+from kqmp.roles.channel import Channel
 from kqmp.roles.coordinator import Coordinator, Stage
 from kqmp.roles.snapshots import is_up, lane_counts
 from kqmp.roles.tree import Plan, Tree
@@ -26,7 +27,7 @@ log = logging.getLogger("kqmp.coordinator")
 class Reporter:
     """The `report` of one coordinator."""
 
-    def __init__(self, plan: Plan, live: LiveLine, parent: control.Channel | None) -> None:
+    def __init__(self, plan: Plan, live: LiveLine, parent: Channel | None) -> None:
         """Report on what `plan` runs; `parent` is told when the engine has started."""
         self._plan = plan
         self._live = live

@@ -25,6 +25,7 @@ from kqmp.obs.output import OutputWatch
 from kqmp.obs.status import LiveLine
 from kqmp.ring.words import require_supported_machine
 from kqmp.roles import banner, control
+from kqmp.roles.channel import Channel
 from kqmp.roles.coordinator import Coordinator, Stage
 from kqmp.roles.exports import Exports
 from kqmp.roles.reporter import Reporter
@@ -103,7 +104,7 @@ def spec_of(order: Order) -> control.EngineSpec:
 
 def run(
     order: Order,
-    parent: control.Channel | None = None,
+    parent: Channel | None = None,
     *,
     live: bool = False,
     stderr: Stderr | None = None,
@@ -206,7 +207,7 @@ def _stopped_early() -> Iterator[None]:
 
 
 def probe(
-    order: Order, parent: control.Channel | None = None, stderr: Stderr | None = None
+    order: Order, parent: Channel | None = None, stderr: Stderr | None = None
 ) -> control.Probed:
     """Have a short-lived process import the handler.
 
@@ -243,9 +244,7 @@ def probe(
             raise HandlerImportError(msg)
 
 
-def _answer(
-    child: Child, parent: control.Channel | None
-) -> control.Probed | control.Failed | int | None:
+def _answer(child: Child, parent: Channel | None) -> control.Probed | control.Failed | int | None:
     """Return the probe's word, its exit code if it ended without one, None if time is up."""
     deadline = time.monotonic() + PROBE_S
     while (left := deadline - time.monotonic()) > 0:
@@ -262,7 +261,7 @@ def _answer(
     return None
 
 
-def _heed(parent: control.Channel) -> None:
+def _heed(parent: Channel) -> None:
     """Stop if the program says so, or is gone."""
     for message in parent.receive():
         if isinstance(message, control.Interrupt):

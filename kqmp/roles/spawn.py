@@ -18,6 +18,7 @@ from setproctitle import setproctitle
 
 from kqmp.errors import WorkerStartError
 from kqmp.roles import control
+from kqmp.roles.channel import Channel, adopt, pair
 
 #: Makes a descriptor that becomes a child's stderr; whoever starts the child closes it.
 Stderr = Callable[[], int]
@@ -46,7 +47,7 @@ class Child:
 
     __slots__ = ("_process", "channel", "pid", "pidfd")
 
-    def __init__(self, process: "subprocess.Popen[bytes]", channel: control.Channel) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", channel: Channel) -> None:
         """Watch `process`; `channel` is our end of its control socket."""
         self._process = process
         self.pid = process.pid
@@ -100,7 +101,7 @@ def spawn(
     error_fd = None
     try:
         error_fd = None if stderr is None else stderr()
-        ours, theirs = control.pair()
+        ours, theirs = pair()
         with theirs:
             number = theirs.fileno()
             process = subprocess.Popen(
@@ -110,7 +111,7 @@ def spawn(
                 stderr=error_fd,
                 env=env,
             )
-        child = Child(process, control.Channel(ours))
+        child = Child(process, Channel(ours))
     except OSError as error:
         msg = f"cannot start a process: {error} (look at the limits `ulimit -u` and `ulimit -n`)"
         raise WorkerStartError(msg) from error
@@ -138,7 +139,7 @@ def die_with(parent_pid: int) -> None:
         os._exit(1)
 
 
-def become_child(argv: list[str], title: str) -> control.Channel:
+def become_child(argv: list[str], title: str) -> Channel:
     """Set this process up as a child: death signal, signals, title. First call of its `main`.
 
     Returns:
@@ -153,7 +154,7 @@ def become_child(argv: list[str], title: str) -> control.Channel:
     )
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_COORDINATOR)
     setproctitle(title)
-    return control.Channel(control.adopt(int(argv[1])))
+    return Channel(adopt(int(argv[1])))
 
 
 _before_fork = threading.local()
@@ -176,7 +177,7 @@ def _default_term() -> None:
     _release_term()
 
 
-def first_message(channel: control.Channel, timeout_s: float = 30.0) -> control.Message:
+def first_message(channel: Channel, timeout_s: float = 30.0) -> control.Message:
     """Return the spec that the parent sends right after the start; exits if there is none."""
     # One only: a Stop may stand behind it already.
     message = channel.wait_one(timeout_s)

@@ -11,7 +11,7 @@ from tests.model.world import Actor, World
 
 
 class Channel:
-    """One end of a control socket: `kqmp.roles.control.Channel` without the socket."""
+    """One end of a control socket: `kqmp.roles.channel.Channel` without the socket."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -25,7 +25,7 @@ class Channel:
         if self.peer.is_shut:
             return False
         self._world.note(f"sends {message}")
-        self.peer._queue.append(control._encode(message))
+        self.peer._queue.append(control.encode(message))
         return True
 
     def tell(self, message: control.Message) -> None:
@@ -34,7 +34,7 @@ class Channel:
 
     def receive(self) -> list[control.Message]:
         self._world.step()
-        messages = [control._decode(data) for data in self._queue]
+        messages = [control.decode(data) for data in self._queue]
         self._queue.clear()
         if self.peer.is_shut:
             self.closed = True

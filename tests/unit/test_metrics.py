@@ -13,6 +13,7 @@ from kqmp.obs.histogram import BUCKETS, bucket
 from kqmp.obs.metrics import Metrics, between, report
 from kqmp.obs.poster import post
 from kqmp.obs.snapshot import Snapshot, pack, unpack
+from kqmp.roles import channel as channels
 from kqmp.roles import control, exports
 from kqmp.roles.coordinator import Coordinator, Stage
 from kqmp.roles.exports import Exports, PagesWatcher, SharedPages
@@ -108,7 +109,7 @@ def run(
     channel = Channel()
     made = Exports(
         KqConf(brokers=["b:1"], group="g", topic="t", **conf),
-        parent=cast("control.Channel", channel),
+        parent=cast("channels.Channel", channel),
         **options,
     )
 

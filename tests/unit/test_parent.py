@@ -36,7 +36,7 @@ class FakeChild:
         self.says.append(control.Ended(int(code), text))
         self.code = int(code)
 
-    # ---- a control.Channel
+    # ---- a Channel
 
     def fileno(self) -> int:
         return self.pidfd

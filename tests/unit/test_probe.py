@@ -13,6 +13,7 @@ from kqmp import KqConf
 from kqmp.errors import ConfigError, HandlerImportError
 from kqmp.handler import parse_target
 from kqmp.roles import control, service
+from kqmp.roles.channel import Channel, pair
 
 pytestmark = pytest.mark.engine
 
@@ -181,7 +182,7 @@ def test_a_program_that_stops_or_dies_meanwhile_ends_the_probe(
     module: Callable[[str], Path], word: control.Message | None
 ) -> None:
     module("import time\ntime.sleep(600)\n")
-    ours, theirs = map(control.Channel, control.pair())
+    ours, theirs = map(Channel, pair())
     try:
         if word is None:
             ours.close()
