@@ -1,8 +1,8 @@
 # Shared set-up of scripts/demo and scripts/test: finds a Python, makes .venv in the repository and
 # installs the locked dependencies there. Sourced by bash scripts that have set -euo pipefail.
 #
-# The dependencies are reinstalled only when the lock, the Python or the repository's place changed:
-# .venv/.kqmp-<set> holds the key of what was installed last. Nothing here reads from a terminal.
+# The dependencies are reinstalled only when the lock, the Python, the repository's place or what is
+# compiled changed: .venv/.kqmp-<set> holds the key of what was installed last. Nothing here reads from a terminal.
 #
 #   KQMP_PYTHON=/path/to/python3.x    makes .venv with this Python
 
@@ -71,7 +71,7 @@ install_key() {
   {
     "$venv/bin/python" -VV
     printf '%s\n' "$root"
-    cat "$root/pyproject.toml" "$root/$1"
+    cat "$root/pyproject.toml" "$root/$1" "$root/scripts/build_columns.py" "$root"/kqmp/kafka/_*.[ch]
   } | sha256sum
 }
 

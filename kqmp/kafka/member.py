@@ -1,7 +1,7 @@
 """One consumer-group member on librdkafka: fetched columns out, positions to commit in.
 
-Runs in a fetcher. No `Message` object leaves this module: `fetch` hands on columns, built by C
-calls mapped over the batch. The rebalance callbacks run inside `fetch`, on the same thread, and
+Runs in a fetcher. `fetch` hands on columns, no `Message` objects: they come from a `Source`, the
+compiled one where it is there. The rebalance callbacks run inside `fetch`, on the same thread, and
 call a `Listener`; `poll` must not be called from there. Facts of librdkafka that this relies on
 (assign nothing in the callback, assign with positions later from the loop; commits and look-ups on
 the callback's thread take milliseconds) stand in ARCHITECTURE.md, "What librdkafka really does".
@@ -9,14 +9,13 @@ the callback's thread take milliseconds) stand in ARCHITECTURE.md, "What librdka
 
 import logging
 from collections.abc import Callable, Iterable
-from itertools import groupby
 from typing import Final, NamedTuple, Protocol
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
 
-from kqmp.core.batch import Columns
-from kqmp.kafka.fields import ERROR, HEADERS, KEY, OFFSET, PARTITION, TIMESTAMP, VALUE
+from kqmp.kafka import compiled
+from kqmp.kafka.columns import Fetched, PlainSource, Source
 
 __all__ = ["REFUSALS", "Bounds", "Fetched", "KafkaError", "KafkaException", "Listener", "Member"]
 
@@ -27,11 +26,6 @@ _END: Final = -1
 #: Bound of a synchronous request to the brokers.
 REQUEST_S: Final = 5.0
 
-#: The size of a batch is worked out from every so many-th message, if it has at least
-#: `EXACT_BELOW` and these are below `LARGE_VALUE` bytes on average.
-SAMPLE_STEP: Final = 8
-EXACT_BELOW: Final = 256
-LARGE_VALUE: Final = 1024
 #: Errors that tell the user to mend something; before the first assignment they end the engine.
 REFUSALS: Final = frozenset(
     {
@@ -47,55 +41,11 @@ REFUSALS: Final = frozenset(
 )
 
 
-class Fetched(NamedTuple):
-    """A fetched batch: its columns and (partition, count) of adjacent messages, in order."""
-
-    columns: Columns
-    runs: list[tuple[int, int]]
-    #: Sum of the value bytes, or an estimate of it where values are small.
-    value_bytes: int
-
-
 class Bounds(NamedTuple):
     """Ends of a partition's log."""
 
     low: int
     high: int
-
-
-def _runs(partitions: list[int]) -> list[tuple[int, int]]:
-    """Return (partition, count) of adjacent equal entries."""
-    if partitions.count(partitions[0]) == len(partitions):
-        return [(partitions[0], len(partitions))]
-    return [(partition, len(list(group))) for partition, group in groupby(partitions)]
-
-
-def _offsets(messages: list[ck.Message], runs: list[tuple[int, int]]) -> list[int]:
-    """Return the offsets of a batch; only those of run ends are read where there are no gaps.
-
-    Offsets ascend in a run: all its messages come from one `consume` and so from one assignment,
-    since partitions are (re)assigned between two calls only. If the last is as far from the first
-    as there are messages, nothing is left out, and 35 ns a message are saved.
-    """
-    offsets: list[int] = []
-    start = 0
-    for _, count in runs:
-        stop = start + count
-        first, last = OFFSET(messages[start]), OFFSET(messages[stop - 1])
-        if last - first == count - 1:
-            offsets += range(first, last + 1)
-        else:
-            offsets += map(OFFSET, messages[start:stop])
-        start = stop
-    return offsets
-
-
-def _value_bytes(messages: list[ck.Message]) -> int:
-    """Return about how many value bytes a batch has: exact if it is small or its values large."""
-    if len(messages) < EXACT_BELOW:
-        return sum(map(len, messages))
-    size = sum(map(len, messages[::SAMPLE_STEP])) * SAMPLE_STEP
-    return size if size < LARGE_VALUE * len(messages) else sum(map(len, messages))
 
 
 class Listener(Protocol):
@@ -134,7 +84,6 @@ class Member:
         """
         self.topic = topic
         self._listener = listener
-        self._wanted = frozenset(wanted)
         self._reading: set[int] = set()
         #: What librdkafka holds paused: it keeps that over unassign and assign.
         self._paused: set[int] = set()
@@ -147,9 +96,14 @@ class Member:
         self.fatal: ck.KafkaError | None = None
         #: Told of the answer to `commit_later`: (error, [(partition, position)] taken).
         self.on_committed: Callable[[ck.KafkaError | None, list[tuple[int, int]]], None] = _nobody
-        self._consumer = ck.Consumer(
-            {**properties, "error_cb": self._error, "on_commit": self._committed}, logger=log
-        )
+        settings = {**properties, "error_cb": self._error, "on_commit": self._committed}
+        #: Why messages come as `Message` objects; "" where they come by the fast path.
+        self.slow_because = compiled.why_not()
+        if not self.slow_because:
+            settings["plugin.library.paths"] = compiled.plugins(properties)
+        self._consumer = ck.Consumer(settings, logger=log)
+        take = PlainSource if self.slow_because else compiled.CompiledSource
+        self._source: Source = take(self._consumer, frozenset(wanted), self._partition_error)
 
     def subscribe(self) -> None:
         """Join the group."""
@@ -166,63 +120,17 @@ class Member:
         Serves callbacks whether or not there are messages. What is prefetched comes in one large
         batch; on a quiet topic the first message comes at once.
         """
-        messages = self._consumer.consume(count, 0)
-        if not messages:
-            first = self._consumer.poll(timeout_s)
-            if first is None:
-                return None
-            messages = [first]
-            if count > 1:
-                messages += self._consumer.consume(count - 1, 0)
-        keys = list(map(KEY, messages))
-        # An error has no key: where every message has one, 25 ns a message are saved.
-        if None in keys and any(map(ERROR, messages)):
-            messages = self._without_errors(messages)
-            if not messages:
-                return None
-            keys = list(map(KEY, messages))
-        return self._columns(messages, keys)
+        return self._source.fetch(count, timeout_s)
 
-    def _columns(self, messages: list[ck.Message], keys: list[bytes | None]) -> Fetched:
-        partitions = list(map(PARTITION, messages))
-        runs = _runs(partitions)
-        if len(runs) > 4 * len(self._reading) + 4:
-            # Many short runs: sort by partition (stable, so that offsets still ascend).
-            order = sorted(range(len(messages)), key=lambda index: partitions[index])
-            messages = [messages[index] for index in order]
-            keys = [keys[index] for index in order]
-            runs = _runs(sorted(partitions))
-        stamps = types = headers = None
-        if "timestamp" in self._wanted:
-            pairs = list(map(TIMESTAMP, messages))
-            types = bytes(kind for kind, _ in pairs)
-            stamps = [ms for _, ms in pairs]
-        if "headers" in self._wanted:
-            headers = list(map(HEADERS, messages))
-        columns = Columns(
-            _offsets(messages, runs),
-            keys,
-            list(map(VALUE, messages)),
-            stamps,
-            types,
-            headers,
-        )
-        return Fetched(columns, runs, _value_bytes(messages))
-
-    def _without_errors(self, messages: list[ck.Message]) -> list[ck.Message]:
-        good = []
-        for message in messages:
-            error = message.error()
-            if error is None:
-                good.append(message)
-            elif error.code() in (
-                ck.KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes are named so
-                ck.KafkaError.OFFSET_OUT_OF_RANGE,
-            ):
-                self.out_of_range.append((PARTITION(message), OFFSET(message)))
-            else:
-                self._error(error)
-        return good
+    def _partition_error(self, partition: int, offset: int, error: ck.KafkaError) -> None:
+        """Take an error that came in the place of a message."""
+        if error.code() in (
+            ck.KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes are named so
+            ck.KafkaError.OFFSET_OUT_OF_RANGE,
+        ):
+            self.out_of_range.append((partition, offset))
+        else:
+            self._error(error)
 
     def _error(self, error: ck.KafkaError) -> None:
         """Take an error of the client; librdkafka goes on by itself, unless it is fatal."""
@@ -245,9 +153,8 @@ class Member:
 
     def read_from(self, positions: dict[int, int]) -> None:
         """Fetch these partitions from these positions; from the loop only, never in a callback."""
-        self._consumer.incremental_assign(
-            [ck.TopicPartition(self.topic, p, offset) for p, offset in positions.items()]
-        )
+        self._source.expect(self.topic, positions)
+        self._consumer.incremental_assign(self._positions(positions))
         self._reading.update(positions)
         # Else a partition given up while it was paused would never be read again.
         self.resume(self._paused.intersection(positions))
@@ -351,6 +258,7 @@ class Member:
 
     def close(self) -> None:
         """Leave the group (unless it is a static member) and free the client."""
+        self._source.close()
         self._consumer.close()
 
     def _parts(self, partitions: Iterable[int]) -> list[ck.TopicPartition]:

@@ -92,6 +92,13 @@ def partitions_note(conf: KqConf, partitions: int) -> str:
     return text
 
 
+def path_note(slow_because: str) -> str:
+    """Say whether fetchers take messages by compiled code, and if not, why."""
+    if slow_because:
+        return f"fast path off, messages cost the fetchers more: {slow_because}"
+    return "fast path on: compiled code takes the messages from librdkafka"
+
+
 def unread_note(unread: int) -> str:
     """Say that messages exist which will not be read."""
     return (

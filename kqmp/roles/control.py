@@ -125,6 +125,8 @@ class Ready(Message, frozen=True, gc=False, tag="ready"):
 
     #: Partitions of the topic (fetcher).
     topic_partitions: int = 0
+    #: Why its messages do not come by the fast path, "" where they do (fetcher).
+    slow_because: str = ""
 
 
 class Failed(Message, frozen=True, gc=False, tag="failed"):

@@ -227,8 +227,10 @@ class Coordinator:
             return
         for message in slot.child.channel.receive():
             match message:
-                case control.Ready(topic_partitions):
-                    self.tree.topic_partitions = topic_partitions or self.tree.topic_partitions
+                case control.Ready(topic_partitions, slow_because):
+                    if topic_partitions:
+                        self.tree.topic_partitions = topic_partitions
+                        self.tree.slow_because = slow_because
                     slot.ready_s = monotonic_s()
                     slot.was_ever_ready = True
                     self._start_fetching(self._fetcher_of(slot))

@@ -105,7 +105,7 @@ class Fetcher:
         while (partitions := self._topic_partitions(deadline)) < 0:
             if self._stopped(self._channel.receive()):
                 return False
-        self._channel.tell(control.Ready(partitions))
+        self._channel.tell(control.Ready(partitions, self._member.slow_because))
         while not self._channel.closed:
             messages = self._channel.wait(1.0)
             if self._stopped(messages):

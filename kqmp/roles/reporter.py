@@ -67,6 +67,7 @@ class Reporter:
         if tree.topic_partitions and not self._told_partitions:
             self._told_partitions = True
             log.info("%s", banner.partitions_note(self._plan.conf, tree.topic_partitions))
+            log.info("%s", banner.path_note(tree.slow_because))
         if not self._told_start and all(fetcher.started for fetcher in tree.fetchers):
             self._told_start = True
             if self._parent is not None:

@@ -141,6 +141,8 @@ class Tree:
         self.assigned_ever = False
         #: Partitions of the topic, 0 = not known yet.
         self.topic_partitions = 0
+        #: Why messages do not come by the fast path; "" where they do, or not known yet.
+        self.slow_because = ""
         self._members = 0
         _need_descriptors(plan.conf.conns * (plan.conf.processors * 4 + 3))
         self.fetchers = [self._fetcher_slot(index) for index in range(plan.conf.conns)]

@@ -12,7 +12,7 @@ import msgspec
 
 from kqmp.config import KqConf
 from kqmp.core import slots
-from kqmp.kafka import member
+from kqmp.kafka import compiled, member
 from kqmp.ring import bell, lane, log
 from kqmp.ring import words as w
 from kqmp.ring.lane import LaneControl, LaneReader, LaneWriter
@@ -82,6 +82,7 @@ def installed(host: Host) -> Iterator[None]:
         (fetcher, "Dispatcher", ModelDispatcher),
         (fetcher, "Member", ModelMember),
         (member, "ck", stand_in(host.consumer)),
+        (compiled, "why_not", lambda: "a model"),
         (
             coordinator,
             "selectors",

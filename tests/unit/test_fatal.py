@@ -20,16 +20,6 @@ class Nobody:
         pass
 
 
-class Failure:
-    """What the client hands out in the place of a message."""
-
-    def __init__(self, code):
-        self._error = KafkaError(code)
-
-    def error(self):
-        return self._error
-
-
 def member():
     conf = KqConf(brokers=["127.0.0.1:1"], group="g", topic="t")
     return Member(consumer_properties(conf, 0), "t", Nobody(), ())
@@ -37,9 +27,9 @@ def member():
 
 def test_only_a_fatal_error_makes_a_client_useless():
     it = member()
-    assert it._without_errors([Failure(KafkaError._TRANSPORT)]) == []
+    it._partition_error(-1, -1001, KafkaError(KafkaError._TRANSPORT))
     assert it.fatal is None
-    assert it._without_errors([Failure(KafkaError._FATAL)]) == []
+    it._partition_error(-1, -1001, KafkaError(KafkaError._FATAL))
     assert it.fatal is not None
     it.close()
 

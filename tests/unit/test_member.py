@@ -1,4 +1,7 @@
-"""A group member on librdkafka's mock cluster: what a partition that comes back still brings."""
+"""A group member on librdkafka's mock cluster, with messages by each of the two ways.
+
+What a partition that comes back still brings, who hears of errors, what is dropped.
+"""
 
 import time
 from collections.abc import Iterator
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from kqmp.config import KqConf
+from kqmp.kafka import compiled
 from kqmp.kafka.client import consumer_properties
 from kqmp.kafka.member import Member
 from kqmp.kafka.mock import MockHost
@@ -31,21 +35,33 @@ class Group:
     lost = revoked
 
 
-@pytest.fixture
-def member() -> Iterator[Member]:
+@pytest.fixture(scope="module")
+def bootstrap() -> Iterator[str]:
     with MockHost(TOPIC, 1) as host:
         for _ in produce(host.bootstrap, TOPIC, [(b"key", b"value")] * 200):
             pass
-        conf = KqConf(brokers=[host.bootstrap], group="g", topic=TOPIC)
-        group = Group()
-        one = Member(consumer_properties(conf, 0), TOPIC, group, ())
-        one.subscribe()
-        deadline = time.monotonic() + 30
-        while not group.assignment:
-            assert time.monotonic() < deadline
-            one.fetch(1, 0.1)
-        yield one
-        one.close()
+        yield host.bootstrap
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def member(
+    request: pytest.FixtureRequest, bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Member]:
+    if request.param == "plain":
+        monkeypatch.setenv(compiled.SWITCH, "0")
+    elif why := compiled.why_not():
+        pytest.skip(why)
+    conf = KqConf(brokers=[bootstrap], group=f"g{time.monotonic_ns()}", topic=TOPIC)
+    group = Group()
+    one = Member(consumer_properties(conf, 0), TOPIC, group, ())
+    assert bool(one.slow_because) == (request.param == "plain")
+    one.subscribe()
+    deadline = time.monotonic() + 10
+    while not group.assignment:
+        assert time.monotonic() < deadline
+        one.fetch(1, 0.1)
+    yield one
+    one.close()
 
 
 def offsets_of(member: Member, count: int, within_s: float) -> list[int]:
@@ -65,3 +81,30 @@ def test_a_partition_given_up_while_paused_is_read_when_it_comes_back(member: Me
     member.stop_reading([0])
     member.read_from({0: 100})
     assert offsets_of(member, 5, 10) == [100, 101, 102, 103, 104]
+
+
+def test_what_is_paused_brings_nothing_and_then_goes_on_where_it_was(member: Member) -> None:
+    member.read_from({0: 10})
+    assert offsets_of(member, 5, 30) == [10, 11, 12, 13, 14]
+    member.pause([0])
+    assert offsets_of(member, 1, 0.5) == []
+    member.resume([0])
+    assert offsets_of(member, 5, 10) == [15, 16, 17, 18, 19]
+
+
+def test_an_offset_that_the_log_does_not_have_is_told(member: Member) -> None:
+    member.read_from({0: 5000})
+    deadline = time.monotonic() + 10
+    while not member.out_of_range:
+        assert time.monotonic() < deadline
+        assert member.fetch(10, 0.1) is None
+    assert member.out_of_range[0] == (0, 5000)
+    member.stop_reading([0])
+    member.read_from({0: 199})
+    assert offsets_of(member, 1, 10) == [199]
+
+
+def test_it_closes_with_messages_that_nobody_took(member: Member) -> None:
+    member.read_from({0: 0})
+    assert offsets_of(member, 1, 30) == [0]
+    # The rest waits in librdkafka's queues; the fixture closes the member.
