@@ -1,8 +1,8 @@
 # Shared set-up of scripts/demo and scripts/test: finds a Python, makes .venv in the repository and
 # installs the locked dependencies there. Sourced by bash scripts that have set -euo pipefail.
 #
-# The dependencies are reinstalled only when the lock, the Python, the repository's place or what is
-# compiled changed: .venv/.kqmp-<set> holds the key of what was installed last. Nothing here reads from a terminal.
+# The dependencies are reinstalled only when the lock, the Python, the repository's place, what is to
+# be compiled or the means for it changed: .venv/.kqmp-<set> holds the key of what was installed last. Nothing here reads from a terminal.
 #
 #   KQMP_PYTHON=/path/to/python3.x    makes .venv with this Python
 
@@ -66,12 +66,24 @@ make_venv() {
   printf '%s\n' "$root" >"$venv/.kqmp-root"
 }
 
+# can_compile: prints what an installation needs to compile, as far as it is there, and the result.
+can_compile() {
+  "$venv/bin/python" -c '
+import shutil, sys, sysconfig
+from pathlib import Path
+print(shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]))
+print(Path(sysconfig.get_path("include"), "Python.h").exists())
+print(Path(sys.argv[1] + sysconfig.get_config_var("EXT_SUFFIX")).exists())
+' "$root/kqmp/kafka/_columns"
+}
+
 # install_key LOCK: changes with whatever makes another installation necessary.
 install_key() {
   {
     "$venv/bin/python" -VV
     printf '%s\n' "$root"
     cat "$root/pyproject.toml" "$root/$1" "$root/scripts/build_columns.py" "$root"/kqmp/kafka/_*.[ch]
+    can_compile
   } | sha256sum
 }
 
@@ -88,7 +100,7 @@ set_up() {
     "$venv/bin/python" -m pip install --quiet --require-hashes -r "$root/$lock"
   run_quietly "pip install -e ." \
     "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e "$root"
-  printf '%s\n' "$key" >"$venv/.kqmp-$set"
+  install_key "$lock" >"$venv/.kqmp-$set" # again: there may be a compiled module now
   # The dev set contains the other one, from the same uv.lock.
   [ "$set" = runtime ] || install_key requirements.lock >"$venv/.kqmp-runtime"
 }

@@ -11,8 +11,8 @@
  * `plugin.library.paths` librdkafka calls `conf_init` below, and an interceptor gets the handle of
  * each client as it is made.
  *
- * A Reader belongs to one thread. The GIL is released while librdkafka is asked and while messages
- * are given back to it. What `read` has taken is in its answer, or, if that cannot be built for
+ * A Reader belongs to one thread. `read` releases the GIL while it waits and while it gives messages
+ * back. What `read` has taken is in its answer, or, if that cannot be built for
  * lack of memory, gone: the caller has to end then, as a fetcher does.
  */
 #define PY_SSIZE_T_CLEAN
@@ -20,7 +20,7 @@
 
 #include "_librdkafka.h"
 
-/* The client that this thread has made last, until a Reader takes it. */
+/* The client that this thread has made last, until a Reader takes it: right after its constructor. */
 static _Thread_local rd_kafka_t *newest_client;
 
 /* ---- being found by librdkafka ---- */
@@ -128,27 +128,41 @@ reader_new(PyTypeObject *type, PyObject *args, PyObject *named)
     return (PyObject *)self;
 }
 
+/* Give back the queue, with what is in it, which nobody has taken; then the client may go. */
+static int
+reader_clear(Reader *self)
+{
+    rd_kafka_queue_t *queue = self->queue;
+    self->queue = NULL;
+    if (queue != NULL)
+        rd.queue_destroy(queue);
+    Py_CLEAR(self->consumer);
+    return 0;
+}
+
 static PyObject *
 reader_close(Reader *self, PyObject *unused)
 {
     (void)unused;
-    rd_kafka_queue_t *queue = self->queue;
-    self->queue = NULL;
-    if (queue != NULL) {
-        Py_BEGIN_ALLOW_THREADS
-        rd.queue_destroy(queue); /* with what is in it, which nobody has taken */
-        Py_END_ALLOW_THREADS
-    }
+    reader_clear(self);
     Py_RETURN_NONE;
+}
+
+static int
+reader_traverse(Reader *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->consumer); /* whose callbacks may lead back here */
+    return 0;
 }
 
 static void
 reader_dealloc(Reader *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF(reader_close(self, NULL));
+    PyObject_GC_UnTrack(self);
+    reader_clear(self);
     PyMem_Free(self->batch);
-    Py_XDECREF(self->consumer);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -243,9 +257,12 @@ static int
 add_error(Columns *to, const rd_kafka_message_t *message)
 {
     const char *text = rd.message_errstr(message);
-    PyObject *error = Py_BuildValue("(iLis)", (int)message->partition, (long long)message->offset,
-                                    (int)message->err, text ? text : "");
-    return append(to->errors, error);
+    text = text ? text : "";
+    PyObject *said = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+    if (said == NULL)
+        return -1;
+    return append(to->errors, Py_BuildValue("(iLiN)", (int)message->partition,
+                                            (long long)message->offset, (int)message->err, said));
 }
 
 /* Return the columns of a batch as a tuple. */
@@ -338,7 +355,7 @@ reader_read(Reader *self, PyObject *args)
 
 static PyMethodDef reader_methods[] = {
     {"forward", (PyCFunction)(void (*)(void))reader_forward, METH_VARARGS,
-     "forward(topic, partition): from now on its messages come to `read`; before it is assigned."},
+     "forward(topic, partition): its messages come to `read`; see kqmp.kafka.compiled.expect."},
     {"read", (PyCFunction)(void (*)(void))reader_read, METH_VARARGS,
      "read(count, timeout_ms): what is there, or after a wait the first; None if nothing is."},
     {"close", (PyCFunction)(void (*)(void))reader_close, METH_NOARGS,
@@ -349,6 +366,8 @@ static PyMethodDef reader_methods[] = {
 static PyType_Slot reader_slots[] = {
     {Py_tp_new, reader_new},
     {Py_tp_dealloc, reader_dealloc},
+    {Py_tp_traverse, reader_traverse},
+    {Py_tp_clear, reader_clear},
     {Py_tp_methods, reader_methods},
     {Py_tp_doc, "Takes the messages of a Consumer, made on this thread with this plugin."},
     {0, NULL},
@@ -357,37 +376,38 @@ static PyType_Slot reader_slots[] = {
 static PyType_Spec reader_spec = {
     .name = "kqmp.kafka._columns.Reader",
     .basicsize = sizeof(Reader),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = reader_slots,
 };
 
 /* ---- the module ---- */
 
 static PyObject *
-module_find_library(PyObject *module, PyObject *unused)
+module_find_library(PyObject *module, PyObject *path)
 {
     (void)module;
-    (void)unused;
-    return PyBool_FromLong(find_library());
+    const char *text = PyUnicode_AsUTF8(path);
+    return text ? PyBool_FromLong(find_library(text)) : NULL;
 }
 
 static PyMethodDef functions[] = {
-    {"find_library", module_find_library, METH_NOARGS,
-     "find_library(): whether confluent_kafka, once imported, has all that is needed."},
+    {"find_library", module_find_library, METH_O,
+     "find_library(path): whether this loaded library is linked to all that is needed."},
     {NULL, NULL, 0, NULL},
 };
 
 static int
-add_types(PyObject *module)
+fill_module(PyObject *module)
 {
     PyObject *type = PyType_FromSpec(&reader_spec);
     int status = type ? PyModule_AddObjectRef(module, "Reader", type) : -1;
     Py_XDECREF(type);
-    return status;
+    /* Raised with each change of what is offered here: compiled.py looks at it. */
+    return status < 0 ? status : PyModule_AddIntConstant(module, "VERSION", 1);
 }
 
 static PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, add_types},
+    {Py_mod_exec, fill_module},
 #ifdef Py_GIL_DISABLED
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif

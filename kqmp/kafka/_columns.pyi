@@ -18,7 +18,9 @@ Taken: TypeAlias = tuple[
     list[tuple[int, int, int, str]],
 ]
 
-def find_library() -> bool: ...
+VERSION: int
+
+def find_library(path: str) -> bool: ...
 
 class Reader:
     def __init__(self, consumer: ck.Consumer, timestamps: bool, headers: bool) -> None: ...

@@ -1,12 +1,12 @@
 /* The part of librdkafka's public interface (rdkafka.h) that `_columns.c` uses, found at run time.
  *
- * Nothing is linked: the functions are looked up in the librdkafka that confluent_kafka has loaded.
+ * Nothing is linked: the functions are looked up in the librdkafka that confluent_kafka is linked
+ * to, so that its clients are theirs.
  */
 #ifndef KQMP_LIBRDKAFKA_H
 #define KQMP_LIBRDKAFKA_H
 
 #include <dlfcn.h>
-#include <link.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/types.h>
@@ -52,7 +52,7 @@ typedef rd_kafka_resp_err_t on_new_t(
       rd_kafka_resp_err_t (*)(                                                                     \
           const rd_kafka_headers_t *, size_t, const char **, const void **, size_t *))
 
-/* Looked up once, by `find_library`; written under the GIL, or before a client is made. */
+/* Looked up once, by `find_library`, before a client is made. */
 static struct {
 #define MEMBER(name, type) __typeof__((type)0) name;
     RD_KAFKA_FUNCTIONS(MEMBER)
@@ -60,33 +60,21 @@ static struct {
 } rd;
 static int is_found;
 
+/* Look all functions up in what the library at `path`, which is loaded, was linked to; whether all
+ * are there. */
 static int
-find_in_library(struct dl_phdr_info *info, size_t size, void *opaque)
+find_library(const char *path)
 {
-    (void)size;
-    (void)opaque;
-    const char *base = info->dlpi_name ? strrchr(info->dlpi_name, '/') : NULL;
-    if (base == NULL || strncmp(base, "/librdkafka", strlen("/librdkafka")) != 0)
-        return 0;
-    void *library = dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+    void *library = is_found ? NULL : dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
     if (library == NULL)
-        return 0;
+        return is_found;
     is_found = 1;
 #define LOOK_UP(name, type)                                                                        \
     rd.name = (type)dlsym(library, "rd_kafka_" #name);                                             \
     is_found &= rd.name != NULL;
     RD_KAFKA_FUNCTIONS(LOOK_UP)
 #undef LOOK_UP
-    dlclose(library); /* it stays loaded: confluent_kafka is linked to it */
-    return is_found;
-}
-
-/* Return whether all functions are there; looks for them unless it has found them before. */
-static int
-find_library(void)
-{
-    if (!is_found)
-        dl_iterate_phdr(find_in_library, NULL);
+    dlclose(library); /* one reference of several: it stays loaded */
     return is_found;
 }
 

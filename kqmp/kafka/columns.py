@@ -35,7 +35,7 @@ class Source(Protocol):
     """Where a member's messages come from. Belongs to the member's thread."""
 
     def expect(self, topic: str, partitions: Iterable[int]) -> None:
-        """Hear of partitions that are assigned next; called before each assignment."""
+        """Hear of partitions that are being assigned; called before and after each assignment."""
 
     def fetch(self, count: int, timeout_s: float) -> Fetched | None:
         """Do what `Member.fetch` promises."""

@@ -15,18 +15,19 @@ import confluent_kafka as ck
 from kqmp.core.batch import Columns
 from kqmp.kafka.columns import Fetched, OnError, PlainSource, in_few_runs
 
+_absent = ""
 try:
     from kqmp.kafka import _columns
+except ImportError as error:
+    _absent = str(error)
 
-    _IS_BUILT = True
-except ImportError:  # there was no compiler
-    _IS_BUILT = False
-
-#: Messages wait in a queue of their own, beside the one of callbacks: so long at most do callbacks
-#: wait for the end of a wait for messages.
+#: Messages wait in a queue of their own, beside the one of callbacks: while a fetch waits for
+#: messages, callbacks are served this often.
 SERVE_S: Final = 0.05
 #: Set to 0: Python only.
 SWITCH: Final = "KQMP_COMPILED"
+#: Of the compiled module that fits this one.
+VERSION: Final = 1
 _PLUGINS: Final = "plugin.library.paths"
 
 
@@ -34,9 +35,12 @@ def why_not() -> str:
     """Return why `CompiledSource` cannot be used; "" where it can."""
     if os.environ.get(SWITCH) == "0":
         return f"{SWITCH}=0"
-    if not _IS_BUILT:
-        return "no C compiler was there when kqmp was installed"
-    return "" if _columns.find_library() else "this librdkafka cannot be reached"
+    if _absent:
+        return f"it was not compiled when kqmp was installed ({_absent})"
+    if _columns.VERSION != VERSION:
+        return "it was compiled from another version's source: install kqmp again"
+    path = ck.cimpl.__file__
+    return "" if _columns.find_library(path) else f"{path} is linked to no librdkafka that fits"
 
 
 def plugins(properties: Mapping[str, object]) -> str:
@@ -61,7 +65,11 @@ class CompiledSource:
         self._reader = _columns.Reader(consumer, "timestamp" in wanted, "headers" in wanted)
 
     def expect(self, topic: str, partitions: Iterable[int]) -> None:
-        """Have the messages of these partitions come to the reader's queue."""
+        """Have the messages of these partitions come to the reader's queue.
+
+        Before it is assigned, lest its first messages go to the client's own queue; and after, as
+        the end of an earlier assignment, which librdkafka carries out later, undoes it.
+        """
         for partition in partitions:
             self._reader.forward(topic, partition)
 
@@ -75,7 +83,7 @@ class CompiledSource:
         wait_s = 0.0
         while True:
             other = self._consumer.poll(0)
-            if other is not None:  # an error that concerns no partition; a message never
+            if other is not None:  # an error that is not of a partition's fetching; no message
                 return self._plain.columns_of([other])
             taken = self._reader.read(count, round(wait_s * 1000))
             if taken is not None:

@@ -155,6 +155,7 @@ class Member:
         """Fetch these partitions from these positions; from the loop only, never in a callback."""
         self._source.expect(self.topic, positions)
         self._consumer.incremental_assign(self._positions(positions))
+        self._source.expect(self.topic, positions)
         self._reading.update(positions)
         # Else a partition given up while it was paused would never be read again.
         self.resume(self._paused.intersection(positions))

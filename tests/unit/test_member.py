@@ -3,7 +3,9 @@
 What a partition that comes back still brings, who hears of errors, what is dropped.
 """
 
+import gc
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -102,6 +104,23 @@ def test_an_offset_that_the_log_does_not_have_is_told(member: Member) -> None:
     member.stop_reading([0])
     member.read_from({0: 199})
     assert offsets_of(member, 1, 10) == [199]
+
+
+def test_what_is_given_up_and_taken_again_at_once_is_read_each_time(member: Member) -> None:
+    for offset in range(60):
+        member.read_from({0: offset})
+        assert offsets_of(member, 1, 5) == [offset]
+        member.stop_reading([0])
+
+
+def test_a_member_that_was_closed_can_be_collected(member: Member, bootstrap: str) -> None:
+    conf = KqConf(brokers=[bootstrap], group="other", topic=TOPIC)
+    one = Member(consumer_properties(conf, 0), TOPIC, Group(), ())
+    one.close()
+    seen = weakref.ref(one)
+    del one
+    gc.collect()
+    assert seen() is None
 
 
 def test_it_closes_with_messages_that_nobody_took(member: Member) -> None:
