@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from confluent_kafka import KafkaError
+
 from kqmp.config import KqConf
 from kqmp.config.checks import POLL_MARGIN_MS
 from kqmp.config.memory import prefetch_bytes
 from kqmp.config.secret import Secret
 from kqmp.core.life import SESSION_TIMEOUT_MS
+from kqmp.errors import ExitCode
 
 #: A fetch waits this long when a partition's queue is full. librdkafka's default of a second costs
 #: a factor of 7 in throughput.
@@ -109,6 +112,24 @@ def _what_to_mend(conf: Access, said: str) -> str:
             f" which is {_mechanism(conf)!r}"
         )
     return f"give the user {conf.username!r} (Username) the right to it"
+
+
+def last_words(instance_id: str, error: KafkaError) -> tuple[int, str]:
+    """Return with which exit code and words a member ends whose client is of no use any more.
+
+    A static member's only fatal error is that another one came with its id. A successor would
+    throw that one out in turn, and so on for ever: the engine has to end instead.
+
+    Args:
+        instance_id: the static member it is; empty if it is none.
+        error: what the client said last.
+    """
+    if instance_id and error.code() == KafkaError._FATAL:  # noqa: SLF001 - its own code
+        return ExitCode.GAVE_UP, (
+            f"InstanceId: another member of the group came as {instance_id!r} and took the place of"
+            f" ours: give every engine of the group an InstanceId of its own ({error.str()})"
+        )
+    return 1, f"librdkafka: {error.str()}"
 
 
 def security_properties(conf: Access) -> dict[str, object]:

@@ -27,7 +27,7 @@ from kqmp.roles import control
 from kqmp.roles.assignment import Assignment
 from kqmp.roles.channel import Channel
 from kqmp.roles.dispatch import Dispatcher
-from kqmp.roles.spawn import become_child, first_message
+from kqmp.roles.spawn import become_child, first_message, leave
 
 #: Most messages of one fetch.
 BATCH: Final = 2000
@@ -347,23 +347,16 @@ class Fetcher:
         self._member.close()
 
 
-def last_words(instance_id: str, error: KafkaError) -> control.Failed:
-    """Say why the client is of no use any more.
-
-    A static member's only fatal error is that another one came with its id. A successor would
-    throw that one out in turn, and so on for ever: the engine has to end instead.
-
-    Args:
-        instance_id: the static member it is; empty if it is none.
-        error: what the client said last.
-    """
-    if instance_id and error.code() == KafkaError._FATAL:  # noqa: SLF001 - its own code
-        text = (
-            f"InstanceId: another member of the group came as {instance_id!r} and took the place of"
-            f" ours: give every engine of the group an InstanceId of its own ({error.str()})"
-        )
-        return control.Failed(int(ExitCode.GAVE_UP), text)
-    return control.Failed(1, f"librdkafka: {error.str()}")
+def _fetcher(spec: control.FetcherSpec, channel: Channel) -> Fetcher:
+    try:
+        return Fetcher(spec, channel)
+    except KafkaException as error:
+        # librdkafka knows no such property, or not with such a value.
+        told = error.args[0].str()
+        mend = client.key_to_mend(KqConf.from_wire(spec.conf), told)
+        text = f"librdkafka refuses the configuration: {told}; mend {mend}"
+        channel.tell(control.Failed(int(ExitCode.CONFIG), text))
+        leave(ExitCode.CONFIG)
 
 
 def main() -> None:
@@ -376,24 +369,20 @@ def main() -> None:
     logging.getLogger("kqmp.kafka").addFilter(Repeats(log))
     gc.disable()
     conf = KqConf.from_wire(spec.conf)
-    try:
-        fetcher = Fetcher(spec, channel)
-    except KafkaException as error:
-        # librdkafka knows no such property, or not with such a value.
-        told = error.args[0].str()
-        mend = client.key_to_mend(conf, told)
-        text = f"librdkafka refuses the configuration: {told}; mend {mend}"
-        channel.tell(control.Failed(int(ExitCode.CONFIG), text))
-        sys.exit(int(ExitCode.CONFIG))
+    fetcher = _fetcher(spec, channel)
+    code = 0
     try:
         fetcher.run()
     except BrokerError as error:
-        channel.tell(control.Failed(int(ExitCode.BROKER), str(error)))
-        sys.exit(int(ExitCode.BROKER))
+        code = ExitCode.BROKER
+        channel.tell(control.Failed(code, str(error)))
     except KafkaException as error:
-        failed = last_words(client.instance_id(conf, spec.index), error.args[0])
-        channel.tell(failed)
-        sys.exit(failed.exit_code)
+        code, text = client.last_words(client.instance_id(conf, spec.index), error.args[0])
+        channel.tell(control.Failed(code, text))
+    except Exception:
+        code = 1
+        log.exception("it cannot go on")
+    leave(code)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ code: it hands back names and plain configuration, and ends.
 import faulthandler
 import inspect
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 import msgspec
 
@@ -20,7 +19,7 @@ from kqmp.handler import HandlerRef, mark_processor, resolve, wrap
 from kqmp.handler.loading import trace_of
 from kqmp.obs import logs
 from kqmp.roles import control
-from kqmp.roles.spawn import become_child, first_message
+from kqmp.roles.spawn import become_child, first_message, leave
 
 #: Name of the method by which a `Queue`, which this layer does not know, shows what it holds:
 #: it returns (`HandlerRef`, `KqConf.to_wire()`).
@@ -110,12 +109,6 @@ def _made(ref: HandlerRef, function: object) -> object:
     return made if _shows(made, QUEUE_METHOD, GROUP_METHOD) else function
 
 
-def _leave(code: int) -> NoReturn:
-    """End at once: threads and exit hooks of the user's modules have no say in a probe."""
-    sys.stdout.flush()
-    os._exit(code)
-
-
 def main() -> None:
     """Entry of the process: `python -m kqmp.roles.probe CONTROL_FD PARENT_PID`."""
     channel = become_child(sys.argv, "kqmp: probe")
@@ -129,8 +122,8 @@ def main() -> None:
         channel.send(look(msgspec.msgpack.decode(spec.handler, type=HandlerRef)))
     except HandlerImportError as error:
         channel.send(control.Failed(int(ExitCode.HANDLER_IMPORT), str(error)))
-        _leave(int(ExitCode.HANDLER_IMPORT))
-    _leave(0)
+        leave(int(ExitCode.HANDLER_IMPORT))
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from confluent_kafka import KafkaError
 
 from kqmp.config import KqConf
 from kqmp.errors import ExitCode
-from kqmp.kafka.client import consumer_properties
+from kqmp.kafka.client import consumer_properties, last_words
 from kqmp.kafka.member import Member
-from kqmp.roles.fetcher import last_words
 
 
 class Nobody:
@@ -35,11 +34,11 @@ def test_only_a_fatal_error_makes_a_client_useless():
 
 
 def test_a_fenced_static_member_has_no_successor():
-    failed = last_words("me-0", KafkaError(KafkaError._FATAL))
-    assert failed.exit_code == ExitCode.GAVE_UP
-    assert failed.text.startswith("InstanceId: another member of the group came as 'me-0'")
+    code, text = last_words("me-0", KafkaError(KafkaError._FATAL))
+    assert code == ExitCode.GAVE_UP
+    assert text.startswith("InstanceId: another member of the group came as 'me-0'")
 
 
 def test_any_other_end_of_a_client_is_followed_by_a_new_one():
-    assert last_words("", KafkaError(KafkaError._FATAL)).exit_code == 1
-    assert last_words("me-0", KafkaError(KafkaError._TRANSPORT)).exit_code == 1
+    assert last_words("", KafkaError(KafkaError._FATAL))[0] == 1
+    assert last_words("me-0", KafkaError(KafkaError._TRANSPORT))[0] == 1

@@ -4,6 +4,8 @@ What a partition that comes back still brings, who hears of errors, what is drop
 """
 
 import gc
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -57,13 +59,16 @@ def member(
     group = Group()
     one = Member(consumer_properties(conf, 0), TOPIC, group, ())
     assert bool(one.slow_because) == (request.param == "plain")
-    one.subscribe()
-    deadline = time.monotonic() + 10
-    while not group.assignment:
-        assert time.monotonic() < deadline
-        one.fetch(1, 0.1)
-    yield one
-    one.close()
+    try:
+        one.subscribe()
+        deadline = time.monotonic() + 10
+        while not group.assignment:
+            assert time.monotonic() < deadline
+            one.fetch(1, 0.1)
+        yield one
+    finally:
+        # Always: the end of a client that is not closed waits for callbacks that nobody serves.
+        one.close()
 
 
 def offsets_of(member: Member, count: int, within_s: float) -> list[int]:
@@ -127,3 +132,27 @@ def test_it_closes_with_messages_that_nobody_took(member: Member) -> None:
     member.read_from({0: 0})
     assert offsets_of(member, 1, 30) == [0]
     # The rest waits in librdkafka's queues; the fixture closes the member.
+
+
+END_UNCLOSED = """
+import sys, time
+from kqmp.config import KqConf
+from kqmp.kafka.client import consumer_properties
+from kqmp.kafka.member import Member
+from kqmp.roles.spawn import leave
+
+class Group:
+    assigned = revoked = lost = lambda self, partitions: None
+
+conf = KqConf(brokers=[sys.argv[1]], group="unclosed", topic=sys.argv[2])
+member = Member(consumer_properties(conf, 0), conf.topic, Group(), ())
+member.subscribe()
+time.sleep(3)  # it is assigned, and nobody hears of it
+leave(3)
+"""
+
+
+def test_a_process_that_leaves_does_not_wait_for_callbacks_nobody_serves(bootstrap: str) -> None:
+    """By `sys.exit` it would: the client's destructor waits for ever."""
+    command = [sys.executable, "-c", END_UNCLOSED, bootstrap, TOPIC]
+    assert subprocess.run(command, timeout=30, check=False).returncode == 3
