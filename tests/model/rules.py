@@ -273,25 +273,25 @@ _A, _D, _F, _P = (
 
 RULES: Final[dict[str, Rule]] = {
     "a close is decided after the log was read to its end": Rule(
-        1, ((_P, "look", _close_then_read),), "", (4, 27, 32)
+        1, ((_P, "look", _close_then_read),), "", (12, 23, 32)
     ),
     "what a dead fetcher dispatched drains before its partition is closed": Rule(
-        2, ((_P, "died", _close_the_dead_at_once),), "", (4, 14, 66)
+        2, ((_P, "died", _close_the_dead_at_once),), "", (2, 66, 71)
     ),
     "a forced close waits for the death of the processors": Rule(
-        2, ((_P, "_force", _force_without_reaping),), "forced", (2, 93, 193)
+        2, ((_P, "_force", _force_without_reaping),), "forced", (144, 262, 323)
     ),
     "after a forced close successors skip the epoch": Rule(
         2, ((LaneControl, "skip", lambda self, epochs: None),), "forced", (11, 58, 61)
     ),
     "no successor starts before a forced close is decided": Rule(
-        2, ((Tree, "_closing_by_force", staticmethod(lambda *_: False)),), "forced", (139, 153, 193)
+        2, ((Tree, "_closing_by_force", staticmethod(lambda *_: False)),), "forced", (9, 23, 162)
     ),
     "a claim waits until the partition is closed": Rule(
         2, ((Partitions, "_open_next", _open_while_draining),), "", (38, 45, 63)
     ),
     "what drains since before this assignment is not committed (found)": Rule(
-        6, ((Partitions, "closed", _commit_any_answer),), "taken", (946, 968, 1049)
+        6, ((Partitions, "closed", _commit_any_answer),), "taken", (111, 799, 2137)
     ),
     "a position set back by an operator counts": Rule(
         6, ((Partitions, "claim", _no_reset),), "reset", (0, 43, 55)
@@ -300,13 +300,13 @@ RULES: Final[dict[str, Rule]] = {
         1, ((Inflight, "note", _note_without_held),), "", (0, 9, 30)
     ),
     "what was fetched is published with its frames": Rule(
-        1, ((_D, "place", _publish_fetched_first),), "late", (18, 43, 44)
+        1, ((_D, "place", _publish_fetched_first),), "late", (7, 61, 77)
     ),
     "held messages are dropped when a partition is given up": Rule(
         2, ((_D, "drop", lambda self, openings: 0),), "", (9, 30, 36)
     ),
     "a pending record is published before a partition is given up": Rule(
-        2, ((_A, "_flush", lambda self: None),), "full", (19, 59, 67)
+        2, ((_A, "_flush", lambda self: None),), "full", (67, 84, 159)
     ),
     "a slot is in flight while a message of it is in a bay": Rule(
         2, ((_D, "_choose", _choose_without_bays),), "", (69, 107, 114)
@@ -322,32 +322,32 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "only what is open is committed": Rule(6, ((_F, "_commit", _commit_whatever),), "", (27, 28)),
     "what is lost is committed no more": Rule(
-        6, ((_A, "lost", _lose_nothing),), "late", (3, 6, 26)
+        6, ((_A, "lost", _lose_nothing),), "late", (20, 45, 48)
     ),
     "an answer counts only under its grant": Rule(
         1, ((_A, "open", _open_any_grant),), "late", (30, 45, 53)
     ),
     "a final commit is no news while another is unanswered": Rule(
-        6, ((_A, "revoked", _confirm_while_unanswered),), "late", (155, 178, 201)
+        6, ((_A, "revoked", _confirm_while_unanswered),), "late", (30, 190, 367)
     ),
     "a chosen start is committed at once": Rule(
         1, ((_A, "_choose", _choose_without_commit),), "", (3, 4, 5)
     ),
     "a revoke waits for the close": Rule(3, ((_A, "_await_final", _await_nothing),), "", (0, 4, 8)),
     "a late answer to an earlier revoke is not committed (found)": Rule(
-        6, ((_A, "_await_final", _await_any),), "full", (111, 1202)
+        6, ((_A, "_await_final", _await_any),), "full", (1003, 1056, 1415)
     ),
     "what a rebalance took is not chosen anew (found)": Rule(
-        6, ((_A, "out_of_range", _out_of_range_anyway),), "reset", (80, 124, 179)
+        6, ((_A, "out_of_range", _out_of_range_anyway),), "reset", (186, 319, 403)
     ),
     "no position is read or chosen while a commit is unanswered (found)": Rule(
-        6, ((_A, "claim", _claim_while_unanswered),), "reset", (1085, 1328, 1513)
+        6, ((_A, "claim", _claim_while_unanswered),), "reset", (424, 755, 2027)
     ),
     "what a rebalance took is not committed on leaving (found)": Rule(
-        6, ((_F, "_leave", _leave_with_all),), "stop", (230, 301, 328)
+        6, ((_F, "_leave", _leave_with_all),), "stop", (136, 189, 270)
     ),
     "the span counts from what is committed (found)": Rule(
-        3, ((_A, "open", _span_from_own),), "span", (22, 60, 74)
+        3, ((_A, "open", _span_from_own),), "span", (97, 212, 292)
     ),
     "the span is bounded": Rule(
         4, ((_F, "_watch_spans", lambda self, openings: None),), "span", (1, 2, 6)
@@ -359,12 +359,12 @@ RULES: Final[dict[str, Rule]] = {
         5, ((_D, "wait_s", lambda self: 10.0),), "", (0, 1, 2)
     ),
     "a stop waits until all is finished": Rule(
-        3, ((coordinator.Coordinator, "_all_drained", lambda self: True),), "stop", (16, 22, 27)
+        3, ((coordinator.Coordinator, "_all_drained", lambda self: True),), "stop", (9, 47, 83)
     ),
     "who we kill blames no message": Rule(
-        3, ((tree, "blamed_message", _blame({"ours": False})),), "taken", (27, 198, 563)
+        3, ((tree, "blamed_message", _blame({"ours": False})),), "taken", (326, 327, 797)
     ),
     "a death before it was ready blames no message (found)": Rule(
-        3, ((Tree, "_blame", staticmethod(_blame_before_ready)),), "deadly", (30, 46, 325)
+        3, ((Tree, "_blame", staticmethod(_blame_before_ready)),), "deadly", (9, 162, 273)
     ),
 }
