@@ -4,6 +4,7 @@ A test that uses `kafka` or `topic` gets the marker `kafka` by itself. One that 
 processes carries `@pytest.mark.engine`: after it no process, descriptor or thread may be left.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,8 @@ settings.load_profile("everyday")
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SKIPPED] = 0
     leaks.adopt_orphans()
+    # A shell's `&` in a script has its command ignore Ctrl-C; tests would hand that on to engines.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
