@@ -7,7 +7,6 @@ that another client reads.
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -271,27 +270,6 @@ def test_a_new_group_at_last_is_told_what_it_will_not_read(place: Place) -> None
         " (Offset: first reads them)" in done.stderr
     )
     assert place.handled() == []
-
-
-@pytest.mark.slow
-def test_brokers_that_do_not_answer_are_one_error_within_30_s(place: Place) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-        flags = [*place.flags, "--brokers", f"127.0.0.1:{port}"]
-        done = subprocess.run(
-            command("mqs:consume", *flags),
-            cwd=place.path,
-            env=environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-    assert done.returncode == ExitCode.BROKER
-    (error,) = [line for line in done.stderr.splitlines() if " ERROR " in line]
-    assert f"no answer from the brokers 127.0.0.1:{port} (Brokers)" in error
-    assert len(done.stderr.splitlines()) < 25
 
 
 def test_a_missing_topic_is_one_error(place: Place) -> None:
