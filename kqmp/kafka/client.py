@@ -20,7 +20,7 @@ from kqmp.errors import ExitCode
 
 #: A fetch waits this long when a partition's queue is full. librdkafka's default of a second costs
 #: a factor of 7 in throughput.
-FETCH_BACKOFF_MS: Final = 2
+FETCH_BACKOFF_MS: Final = 10
 #: Least `receive.message.max.bytes`: a single larger message still comes.
 RECEIVE_BYTES_MIN: Final = 256 << 20
 #: librdkafka's default of `max.poll.interval.ms`; a longer DrainTimeout raises it.
@@ -157,10 +157,7 @@ def client_properties(conf: Access) -> dict[str, object]:
     return {
         "bootstrap.servers": ",".join(conf.brokers),
         "client.id": f"kqmp-{conf.name or conf.topic}",
-        # A broker that restarts is found again quickly. Half of the first one is also how long a
-        # new client waits between the broker it was given and those it learns of from that: with
-        # librdkafka's 100 ms the first answer takes 55 ms, so 15 (2.16, loopback).
-        "reconnect.backoff.ms": 20,
+        # A broker that restarts is found again quickly.
         "reconnect.backoff.max.ms": 2000,
         "socket.keepalive.enable": True,
         **security_properties(conf),

@@ -40,8 +40,12 @@ QUEUE_BYTES: Final = 128 << 20
 CREATE_S: Final = 10.0
 #: How long a new producer is left alone. librdkafka asks for its producer id as soon as it starts,
 #: and where a first message comes before that it finds no connection and asks again only 500 ms
-#: later (librdkafka 2.16: 505 ms until the first message is out, after 5 ms of peace or more 15).
+#: later (librdkafka 2.16: 505 ms until the first message is out, after 5 ms of peace or more 55).
 SETTLE_S: Final = 0.01
+#: Of the client that is asked once and closed. Half of it passes between the broker it was given
+#: and those it learns of from that: its first answer takes 15 ms, with librdkafka's 100 ms 55 (on
+#: loopback). Not for clients that stay: while all brokers are gone each tries that often.
+ASK_BACKOFF_MS: Final = 20
 #: How long the topic's limit is waited for; without it `MESSAGE_BYTES` holds.
 LIMIT_S: Final = 3.0
 
@@ -122,7 +126,7 @@ def open_producer(conf: PusherConf, reports: Reports, on_delivery: DeliveryRepor
         BrokerError: no broker answers or they refuse us, or the topic is missing.
     """
     way = conf.replace(kafka=_access(conf))
-    with asking.Cluster(way, "kqmp-pusher") as cluster:
+    with asking.Cluster(way, "kqmp-pusher", reconnect_backoff_ms=ASK_BACKOFF_MS) as cluster:
         limit = None
         if not conf.allow_auto_topic_creation:
             asking.topic_of(cluster, conf.topic)
