@@ -23,7 +23,7 @@ except ImportError as error:
 
 #: Messages wait in a queue of their own, beside the one of callbacks: while a fetch waits for
 #: messages, callbacks are served this often.
-SERVE_S: Final = 0.05
+SERVE_S: Final = 0.1
 #: Set to 0: Python only.
 SWITCH: Final = "KQMP_COMPILED"
 #: Of the compiled module that fits this one.

@@ -22,7 +22,7 @@ from kqmp.ring.log import NOTHING_HELD, DispatchWriter, Run, Touched, encode_rec
 #: Messages that all bays together may hold before fetching is paused.
 BAY_COUNT_MAX: Final = 20_000
 #: Longest and shortest wait for a full lane to drain.
-WAIT_MAX_S: Final = 0.05
+WAIT_MAX_S: Final = 0.1
 WAIT_MIN_S: Final = 0.0005
 
 

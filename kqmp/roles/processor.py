@@ -238,13 +238,14 @@ class Processor:
         clock = time.perf_counter_ns
         count, started = number, clock()
         last, words = started, self._words
+        first, bucket = w.HISTOGRAM, histogram.bucket
         try:
             for _ in calls:
                 number += 1
                 cursor[0] = number
                 now = clock()
                 # SAFETY: sole writer of its histogram; readers add up whole words.
-                words[w.HISTOGRAM + histogram.bucket(now - last)] += 1
+                words[first + bucket(now - last)] += 1
                 last = now
         finally:
             count = number - count
