@@ -4,7 +4,6 @@ Called by hatchling (pyproject.toml). Where there is no C compiler, or it fails,
 goes on without: kqmp then takes messages by Python alone, and says so when an engine starts.
 """
 
-import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ class ColumnsHook(BuildHookInterface[Any]):
         root = Path(self.root)
         try:
             built = compile_module(root)
-        except Exception as error:
-            logging.getLogger(__name__).info("why", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, kqmp works without
             self.app.display_warning(f"{MODULE} is left out, kqmp will be slower: {error}")
             return
         build_data["artifacts"].append(f"/{built.relative_to(root).as_posix()}")
@@ -44,7 +42,6 @@ def compile_module(root: Path) -> Path:
     extension = Extension(
         MODULE,
         [str(root / SOURCES[0])],
-        depends=[str(root / SOURCES[1])],
         extra_compile_args=["-std=gnu11", "-O2", "-fvisibility=hidden"],
         extra_link_args=["-ldl"],
     )

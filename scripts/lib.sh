@@ -2,7 +2,8 @@
 # installs the locked dependencies there. Sourced by bash scripts that have set -euo pipefail.
 #
 # The dependencies are reinstalled only when the lock, the Python, the repository's place, what is to
-# be compiled or the means for it changed: .venv/.kqmp-<set> holds the key of what was installed last. Nothing here reads from a terminal.
+# be compiled or the means for it changed: .venv/.kqmp-<set> holds the key of what was installed
+# last. Nothing here reads from a terminal.
 #
 #   KQMP_PYTHON=/path/to/python3.x    makes .venv with this Python
 

@@ -43,25 +43,21 @@ def why_not() -> str:
     return "" if _columns.find_library(path) else f"{path} is linked to no librdkafka that fits"
 
 
-def plugins(properties: Mapping[str, object]) -> str:
-    """Return `plugin.library.paths` for a client whose messages a `CompiledSource` is to take."""
-    return ";".join(filter(None, [str(properties.get(_PLUGINS, "")), _columns.__file__]))
+def with_plugin(properties: Mapping[str, object]) -> dict[str, object]:
+    """Return properties for a client whose messages a `CompiledSource` is to take."""
+    paths = filter(None, [str(properties.get(_PLUGINS, "")), _columns.__file__])
+    return {**properties, _PLUGINS: ";".join(paths)}
 
 
-class CompiledSource:
-    """Takes messages without `Message` objects; a `columns.Source`."""
+class CompiledSource(PlainSource):
+    """Takes messages without `Message` objects; what comes beside them is taken as ever."""
 
     def __init__(self, consumer: ck.Consumer, wanted: frozenset[str], on_error: OnError) -> None:
-        """Take from `consumer`, the last client that was made, with `plugins`, on this thread.
+        """Take from `consumer`, the last client made on this thread, `with_plugin`.
 
-        Args:
-            consumer: the member's client.
-            wanted: optional columns: "timestamp", "headers".
-            on_error: told of what is no message, inside `fetch`.
+        Arguments as for `PlainSource`.
         """
-        self._consumer = consumer
-        self._on_error = on_error
-        self._plain = PlainSource(consumer, wanted, on_error)
+        super().__init__(consumer, wanted, on_error)
         self._reader = _columns.Reader(consumer, "timestamp" in wanted, "headers" in wanted)
 
     def expect(self, topic: str, partitions: Iterable[int]) -> None:
@@ -84,7 +80,7 @@ class CompiledSource:
         while True:
             other = self._consumer.poll(0)
             if other is not None:  # an error that is not of a partition's fetching; no message
-                return self._plain.columns_of([other])
+                return self.columns_of([other])
             taken = self._reader.read(count, round(wait_s * 1000))
             if taken is not None:
                 return self._fetched(taken)

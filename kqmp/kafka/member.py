@@ -100,7 +100,7 @@ class Member:
         #: Why messages come as `Message` objects; "" where they come by the fast path.
         self.slow_because = compiled.why_not()
         if not self.slow_because:
-            settings["plugin.library.paths"] = compiled.plugins(properties)
+            settings = compiled.with_plugin(settings)
         self._consumer = ck.Consumer(settings, logger=log)
         take = PlainSource if self.slow_because else compiled.CompiledSource
         self._source: Source = take(self._consumer, frozenset(wanted), self._partition_error)

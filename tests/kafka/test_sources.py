@@ -9,7 +9,7 @@ from kqmp.config import KqConf
 from kqmp.kafka import compiled
 from kqmp.kafka.client import consumer_properties
 from kqmp.kafka.member import Member
-from tests.unit.test_member import Group
+from tests.support.member import Group, join
 
 pytestmark = pytest.mark.engine
 
@@ -53,12 +53,9 @@ def rows_of(bootstrap, topic, partitions, count, wanted):
     conf = KqConf(brokers=[bootstrap], group=f"{topic}-{time.monotonic_ns()}", topic=topic)
     group = Group()
     member = Member(consumer_properties(conf, 0), topic, group, wanted)
-    member.subscribe()
     rows, batches = [], []
     deadline_s = time.monotonic() + 60
-    while len(group.assignment) < partitions:
-        assert time.monotonic() < deadline_s
-        member.fetch(1, 0.1)
+    join(member, group, partitions, within_s=60)
     member.read_from(dict.fromkeys(group.assignment, 0))
     while len(rows) < count:
         assert time.monotonic() < deadline_s, len(rows)

@@ -6,22 +6,12 @@ from kqmp.config import KqConf
 from kqmp.errors import ExitCode
 from kqmp.kafka.client import consumer_properties, last_words
 from kqmp.kafka.member import Member
-
-
-class Nobody:
-    def assigned(self, partitions):
-        pass
-
-    def revoked(self, partitions):
-        pass
-
-    def lost(self, partitions):
-        pass
+from tests.support.member import Group
 
 
 def member():
     conf = KqConf(brokers=["127.0.0.1:1"], group="g", topic="t")
-    return Member(consumer_properties(conf, 0), "t", Nobody(), ())
+    return Member(consumer_properties(conf, 0), "t", Group(), ())
 
 
 def test_only_a_fatal_error_makes_a_client_useless():

@@ -18,25 +18,11 @@ from kqmp.kafka.client import consumer_properties
 from kqmp.kafka.member import Member
 from kqmp.kafka.mock import MockHost
 from kqmp.kafka.plain import produce
+from tests.support.member import Group, join
 
 TOPIC = "orders"
 
 pytestmark = pytest.mark.engine
-
-
-class Group:
-    """Hears of assignments."""
-
-    def __init__(self) -> None:
-        self.assignment: list[int] = []
-
-    def assigned(self, partitions: list[int]) -> None:
-        self.assignment += partitions
-
-    def revoked(self, partitions: list[int]) -> None:
-        """Nothing is to be done."""
-
-    lost = revoked
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +46,7 @@ def member(
     one = Member(consumer_properties(conf, 0), TOPIC, group, ())
     assert bool(one.slow_because) == (request.param == "plain")
     try:
-        one.subscribe()
-        deadline = time.monotonic() + 10
-        while not group.assignment:
-            assert time.monotonic() < deadline
-            one.fetch(1, 0.1)
+        join(one, group, 1, within_s=10)
         yield one
     finally:
         # Always: the end of a client that is not closed waits for callbacks that nobody serves.
