@@ -17,7 +17,8 @@ Runs in the fetcher and starts empty with its process: a partition opens only wh
 of it is in any lane, so that no order is owed to what a predecessor dispatched.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 #: A power of two.
@@ -56,7 +57,7 @@ class KeyLanes(dict["bytes | int | None", int]):
         self._is_current = bytearray(SLOTS)
         self._current: list[int] = []
         self._loads_s = [0.0] * lane_count
-        self._weights_s: Sequence[float] = [1.0] * lane_count
+        self._each_s = 1.0
         self._started_s = 0.0
         #: Slots of each lane: those of the last generation, and what was decided since.
         self._live = [0] * lane_count
@@ -70,11 +71,25 @@ class KeyLanes(dict["bytes | int | None", int]):
         """Decide the lane of a key not seen in this generation."""
         if key is None:
             return self._least_loaded(1.0)
+        return self._decide(key, 1.0 + self._following)
+
+    def spread(self, keys: "Iterable[bytes | int | None]") -> None:
+        """Decide the lanes of the keys of a batch by their numbers in it, the most frequent first.
+
+        For times when they are idle and have a backlog: looked up one by one, the few that bring
+        most would go where chance has it. 50 ns a message, so not for each batch.
+        """
+        for key, count in Counter(keys).most_common():
+            if key is not None and key not in self:
+                self._decide(key, float(count))
+
+    def _decide(self, key: "bytes | int", messages: float) -> int:
+        """Return the lane of a key's slot: where it is in flight, else the least loaded."""
         slot = hash(key) & (SLOTS - 1)
         lane = self._slot_lane[slot]
         if not self._is_current[slot]:
             if self._slot_bound[slot] <= self._cursor_of(lane):
-                lane = self._slot_lane[slot] = self._least_loaded(1.0 + self._following)
+                lane = self._slot_lane[slot] = self._least_loaded(messages)
                 self._live[lane] += 1
                 self._decisions += 1
             self._is_current[slot] = 1
@@ -83,7 +98,7 @@ class KeyLanes(dict["bytes | int | None", int]):
         return lane
 
     def begin_batch(
-        self, loads_s: list[float], weights_s: Sequence[float], ends: Sequence[int], now_s: float
+        self, loads_s: list[float], each_s: float, ends: Sequence[int], now_s: float
     ) -> None:
         """Take the lanes' loads; start a new generation if the current one is due.
 
@@ -91,20 +106,27 @@ class KeyLanes(dict["bytes | int | None", int]):
 
         Args:
             loads_s: per lane, seconds of work it holds, bay included.
-            weights_s: per lane, seconds a further message adds.
+            each_s: seconds a further message adds.
             ends: per lane, the number after the last message placed, bays included.
             now_s: monotonic.
         """
         self._measure(sum(ends))
-        self._weights_s = weights_s
+        self._each_s = each_s
         due = min(max(GENERATION_S, len(self) * GENERATION_S_PER_MISS), GENERATION_S_MAX)
         if now_s - self._started_s >= due or len(self) > GENERATION_KEYS_MAX:
             self._end_generation(ends)
             self._started_s = now_s
+        for lane, end in enumerate(ends):
+            if self._cursor_of(lane) >= end:
+                self._live[lane] = 0  # it is dry: its slots are idle, and may go elsewhere
         self._loads_s = [
-            load_s + live * self._following * weight_s
-            for load_s, live, weight_s in zip(loads_s, self._live, weights_s, strict=True)
+            load_s + live * self._following * each_s
+            for load_s, live in zip(loads_s, self._live, strict=True)
         ]
+
+    def live(self, lane: int) -> int:
+        """Return how many slots of a lane were looked up of late."""
+        return self._live[lane]
 
     def dropped(self, ends: Sequence[int]) -> None:
         """Tell that held messages were dropped: `ends` are the lanes' ends without them.
@@ -141,5 +163,5 @@ class KeyLanes(dict["bytes | int | None", int]):
         """Return the lane, and count so many messages of load up on it."""
         loads = self._loads_s
         lane = loads.index(min(loads))
-        loads[lane] += self._weights_s[lane] * messages
+        loads[lane] += self._each_s * messages
         return lane

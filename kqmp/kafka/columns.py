@@ -40,6 +40,9 @@ class Source(Protocol):
     def fetch(self, count: int, timeout_s: float) -> Fetched | None:
         """Do what `Member.fetch` promises."""
 
+    def serve(self) -> Fetched | None:
+        """Do what `Member.serve` promises."""
+
     def close(self) -> None:
         """Take no more; called before the client is closed. Idempotent."""
 
@@ -122,6 +125,11 @@ class PlainSource:
             if count > 1:
                 messages += self._consumer.consume(count - 1, 0)
         return self.columns_of(messages)
+
+    def serve(self) -> Fetched | None:
+        """Call callbacks, as `Source` has it; they run inside `poll`."""
+        other = self._consumer.poll(0)
+        return None if other is None else self.columns_of([other])
 
     def columns_of(self, messages: list[ck.Message]) -> Fetched | None:
         """Return the columns of a batch of at least one; None if there are only errors."""

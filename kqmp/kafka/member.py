@@ -122,6 +122,13 @@ class Member:
         """
         return self._source.fetch(count, timeout_s)
 
+    def serve(self) -> Fetched | None:
+        """Serve callbacks and show librdkafka that we live; a message that comes of it is returned.
+
+        For times when no messages are wanted. On the fast path none come.
+        """
+        return self._source.serve()
+
     def _partition_error(self, partition: int, offset: int, error: ck.KafkaError) -> None:
         """Take an error that came in the place of a message."""
         if error.code() in (

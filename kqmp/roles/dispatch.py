@@ -11,7 +11,8 @@ from typing import Final
 from kqmp.config.memory import RINGS_IN_BAYS
 from kqmp.core.batch import Chunk, Columns, Opening, Part, split_by_lane
 from kqmp.core.bays import Bay
-from kqmp.core.depth import REFILL_BELOW, Depth
+from kqmp.core.depth import UNMEASURED_S, Depth
+from kqmp.core.drain import Drain, LaneLoad
 from kqmp.core.slots import KeyLanes
 from kqmp.ring import bell
 from kqmp.ring import words as w
@@ -21,9 +22,15 @@ from kqmp.ring.log import NOTHING_HELD, DispatchWriter, Run, Touched, encode_rec
 
 #: Messages that all bays together may hold before fetching is paused.
 BAY_COUNT_MAX: Final = 20_000
+#: Where partitions are bound to lanes, those of a lane whose bay takes up more than this part of
+#: its share of these bounds are held, until it takes up a quarter of that: a long run of one
+#: partition would else fill the bays and leave the other lanes idle.
+CROWDED: Final = 0.25
 #: Longest and shortest wait for a full lane to drain.
 WAIT_MAX_S: Final = 0.1
 WAIT_MIN_S: Final = 0.0005
+#: The same for a fetch: librdkafka waits whole milliseconds.
+FETCH_WAIT_MIN_S: Final = 0.001
 
 
 def _overhead_bytes(columns: Columns) -> int:
@@ -63,11 +70,16 @@ class Dispatcher:
         self._ordering = ordering
         self._bays = [Bay() for _ in lane_fds]
         self._depths = [Depth(ahead_s, lane.cursor, now_s) for lane in self._lanes]
+        self._drain = Drain(len(lane_fds))
+        #: Lanes whose partitions are held.
+        self._crowded: set[int] = set()
         self._slots = KeyLanes(len(lane_fds), lambda lane: self._lanes[lane].cursor)
         self._touched: set[Opening] = set()
         self._runs: dict[Opening, list[Run]] = {}
         self._pending: bytes | None = None
         self._written: set[int] = set()
+        #: Lanes whose ring had no room for the next frame of their bay.
+        self._full: set[int] = set()
         self._now_s = now_s
         self._ring_bytes = self._lanes[0].ring_bytes
         #: Bytes that all bays together may hold before fetching is paused.
@@ -84,8 +96,26 @@ class Dispatcher:
 
         Above 0.5 nothing more is wanted; at 1 fetching must pause, until it is below 0.25.
         """
-        held_bytes = sum(bay.byte_count for bay in self._bays)
-        return max(self.held_count / BAY_COUNT_MAX, held_bytes / self.bay_bytes_max)
+        return self._part(self.held_count, sum(bay.byte_count for bay in self._bays))
+
+    def _part(self, count: int, byte_count: int) -> float:
+        return max(count / BAY_COUNT_MAX, byte_count / self.bay_bytes_max)
+
+    def crowded(self) -> set[int]:
+        """Return the partitions of which nothing is wanted for now, as their lanes hold plenty.
+
+        Only where partitions are bound to lanes: else all lanes get some of each.
+        """
+        if self._ordering != "partition" or not (self._crowded or self.held_count):
+            return set()
+        share = CROWDED / len(self._bays)
+        parts = [self._part(bay.count, bay.byte_count) for bay in self._bays]
+        self._crowded = {
+            index
+            for index, part in enumerate(parts)
+            if part > (share / 4 if index in self._crowded else share)
+        }
+        return {o.partition for index in self._crowded for o in self._bays[index].openings()}
 
     @property
     def pending(self) -> bool:
@@ -103,26 +133,51 @@ class Dispatcher:
         """Return how many more messages the lanes can take at once; 0 = fetch nothing now.
 
         Nothing while every lane holds enough; once one does not, what all of them can take, since
-        that lane gets only its share of it. Lanes with a bay do not count: the others may go on,
-        until the bays are half full.
+        that lane gets only its share of it. A lane whose bay fills it, or whose ring is full, does
+        not count: the others may go on, until the bays are half full.
         """
         if self._pending is not None or self.fullness > 0.5:
             return 0
         room, is_due = 0, False
-        for lane, depth, bay in zip(self._lanes, self._depths, self._bays, strict=True):
-            if not bay.count:
-                outstanding = lane.end_number - lane.cursor
-                room += max(0, depth.limit - outstanding)
-                is_due = is_due or outstanding <= REFILL_BELOW * depth.limit
-        return room if is_due else 0
+        for index, (lane, depth) in enumerate(zip(self._lanes, self._depths, strict=True)):
+            outstanding = lane.end_number - lane.cursor
+            lacking = depth.limit - outstanding - self._bays[index].count
+            if lacking > 0 and index not in self._full:
+                room += lacking
+                is_due = is_due or outstanding <= depth.mark
+        if not is_due or (self._ordering != "unordered" and self._drain.waits(self._loads())):
+            return 0
+        return room
+
+    def _loads(self) -> list[LaneLoad]:
+        """Return the lanes as `Drain` sees them."""
+        loads = []
+        for index, (lane, depth) in enumerate(zip(self._lanes, self._depths, strict=True)):
+            outstanding = lane.end_number - lane.cursor
+            is_stuck = depth.is_stuck(outstanding, self._now_s)
+            holds = outstanding + self._bays[index].count
+            loads.append(LaneLoad(holds, depth.limit, is_stuck, self._slots.live(index)))
+        return loads
 
     def wait_s(self) -> float:
         """Return how long it takes until some lane wants more, within bounds."""
-        waits = [WAIT_MAX_S]
-        for lane, depth in zip(self._lanes, self._depths, strict=True):
-            surplus = lane.end_number - lane.cursor - REFILL_BELOW * depth.limit
-            waits.append(surplus * depth.seconds_each)
-        return max(WAIT_MIN_S, min(waits))
+        awaited = self._drain.lane
+        if awaited is None:
+            waits = [self._due_s(index) for index in range(len(self._lanes))]
+        else:
+            waits = [self._loads()[awaited].holds * self._depths[awaited].seconds_each]
+        return max(WAIT_MIN_S, min([WAIT_MAX_S, *waits]))
+
+    def fetch_wait_s(self) -> float:
+        """Return how long a fetch may wait: until a lane wants what its bay holds."""
+        held = [self._due_s(index) for index, bay in enumerate(self._bays) if bay.count]
+        return max(FETCH_WAIT_MIN_S, min([WAIT_MAX_S, *held]))
+
+    def _due_s(self, index: int) -> float:
+        """Return in how many seconds a lane may take something again; 0 or less if it may now."""
+        lane, depth = self._lanes[index], self._depths[index]
+        due_s = depth.due_s(lane.end_number - lane.cursor)
+        return max(due_s, depth.seconds_each) if index in self._full else due_s
 
     def place(self, columns: Columns, parts: list[Part], value_bytes: int) -> None:
         """Put a batch into the bays of its lanes; `parts` are all open, offsets ascend in each.
@@ -140,6 +195,7 @@ class Dispatcher:
             self._bays[0].append(Chunk(columns, parts, bytes_each))
             return
         lanes = self._choose(columns, parts, count)
+        self._drain.placed([lanes.count(index) for index in range(len(self._lanes))])
         for lane, chunk in split_by_lane(columns, parts, lanes, bytes_each):
             self._bays[lane].append(chunk)
 
@@ -148,23 +204,30 @@ class Dispatcher:
         numbers = [
             lane.end_number + bay.count for lane, bay in zip(self._lanes, self._bays, strict=True)
         ]
+        # The same for all lanes: what a slower one holds becomes less more slowly, which is enough.
+        # By its own speed one that lost its core for a moment would be given little for long.
+        measured = [depth.seconds_each for depth in self._depths if depth.seconds_each]
+        each_s = min(measured, default=UNMEASURED_S)
         loads = [
-            depth.load_s(number - lane.cursor, self._now_s)
+            depth.load_s(number - lane.cursor, each_s, self._now_s)
             for lane, depth, number in zip(self._lanes, self._depths, numbers, strict=True)
         ]
-        weights = [depth.seconds_each or 1e-6 for depth in self._depths]
         if self._ordering == "unordered":
-            return self._share_out(count, loads, weights)
-        self._slots.begin_batch(loads, weights, numbers, self._now_s)
+            return self._share_out(count, loads, each_s)
+        self._slots.begin_batch(loads, each_s, numbers, self._now_s)
         if self._ordering == "partition":
+            if self._drain.has_ended:
+                self._slots.spread(p.opening.partition for p in parts for _ in range(p.count))
             return b"".join(bytes([self._slots[p.opening.partition]]) * p.count for p in parts)
         keys = columns.keys
+        if self._drain.has_ended:
+            self._slots.spread(keys)
         if keys[0] is None and keys.count(None) == count:
-            return self._share_out(count, loads, weights)
+            return self._share_out(count, loads, each_s)
         return bytes(map(self._slots.__getitem__, keys))
 
     @staticmethod
-    def _share_out(count: int, loads: list[float], weights: list[float]) -> bytes:
+    def _share_out(count: int, loads: list[float], each_s: float) -> bytes:
         """Give each lane one stretch, so that all end up equally loaded."""
         lanes = bytearray()
         step = max(1, count // (4 * len(loads)))
@@ -172,7 +235,7 @@ class Dispatcher:
             lane = loads.index(min(loads))
             size = min(step, count - len(lanes))
             lanes += bytes([lane]) * size
-            loads[lane] += size * weights[lane]
+            loads[lane] += size * each_s
         # Equal lanes side by side: fewer, longer parts.
         return bytes(sorted(lanes))
 
@@ -201,9 +264,12 @@ class Dispatcher:
         return True
 
     def _fill(self, index: int) -> None:
-        """Write frames to one lane until it or its bay is done."""
+        """Write frames to one lane that is to be filled again until it or its bay is done."""
         lane, bay, depth = self._lanes[index], self._bays[index], self._depths[index]
-        room = depth.limit - (lane.end_number - lane.cursor)
+        outstanding = lane.end_number - lane.cursor
+        if outstanding > depth.mark:
+            return
+        room = depth.limit - outstanding
         while room > 0 and (chunk := bay.peek()) is not None:
             # A frame is at most a quarter of the ring, unless one message alone is larger.
             limit = max(1, self._ring_bytes // 4 // chunk.bytes_each)
@@ -212,7 +278,9 @@ class Dispatcher:
                 return
             if not self._write(index, taken):
                 bay.put_back(taken)
+                self._full.add(index)
                 return
+            self._full.discard(index)
             room -= taken.count
 
     def _write(self, index: int, chunk: Chunk) -> bool:
@@ -261,6 +329,7 @@ class Dispatcher:
         Nothing of them may be pending: publish first. What was published stays.
         """
         dropped = sum(bay.drop(openings) for bay in self._bays)
+        self._full = {index for index in self._full if self._bays[index].count}
         self._touched -= openings
         if dropped:
             self._slots.dropped(

@@ -146,27 +146,24 @@ class Fetcher:
         """Turn the loop once: control, lanes, fetch, dispatch."""
         now = time.monotonic()
         self._control()
-        moved = self._send()
+        self._dispatcher.look(now)
         wanted = 0 if self._assignment.stopping else self._dispatcher.wanted()
         if wanted:
             count = max(1, min(wanted, BATCH, BATCH_BYTES // self._bytes_each))
-            eager = moved or self._assignment.unclaimed or not self._assignment.openings
+            eager = self._assignment.unclaimed or not self._assignment.openings
+            wait_s = min(EAGER_S if eager else IDLE_S, self._dispatcher.fetch_wait_s())
             self._served_s = now
-            fetched = self._member.fetch(count, EAGER_S if eager else IDLE_S)
-            self._take(fetched)
-            self._send()
+            self._take(self._member.fetch(count, wait_s))
+            # On a fresh look at the lanes: the fetch may have waited since the last one.
+            self._dispatcher.look(time.monotonic())
+            self._dispatcher.send()
         elif now - self._served_s >= SERVE_S:
             self._served_s = now
-            self._take(self._member.fetch(1, 0))
-            self._send()
-        elif not moved:
+            self._take(self._member.serve())
+            self._dispatcher.send()
+        elif not self._dispatcher.send():
             self._assignment.deferred += self._channel.wait(self._dispatcher.wait_s())
         self._housekeeping(now)
-
-    def _send(self) -> bool:
-        """Dispatch, on a fresh look at the lanes: a fetch may have waited since the last one."""
-        self._dispatcher.look(time.monotonic())
-        return self._dispatcher.send()
 
     def _take(self, fetched: Fetched | None) -> None:
         """Place a batch, less what is not open or lies below its position."""
@@ -295,7 +292,9 @@ class Fetcher:
         fullness = self._dispatcher.fullness
         self._bays_full = fullness >= 1 or (self._bays_full and fullness > 0.25)
         openings = self._assignment.openings
-        if not (self._bays_full or self._long_span or self._paused or self._assignment.stopping):
+        crowded = self._dispatcher.crowded()
+        is_over = self._bays_full or self._long_span or crowded
+        if not (is_over or self._paused or self._assignment.stopping):
             return
         self._long_span = {
             p
@@ -304,7 +303,7 @@ class Fetcher:
             and openings[p].fetched_position - openings[p].committed_position > SPAN_MAX // 2
         }
         everything = self._bays_full or self._assignment.stopping
-        wanted = set(openings) if everything else self._long_span
+        wanted = set(openings) if everything else self._long_span | crowded
         self._paused &= set(openings)
         pause, resume = wanted - self._paused, self._paused - wanted
         if pause:

@@ -337,6 +337,15 @@ class ModelMember(Member):
         consumer.world.note(f"fetches {', '.join(map(str, taken))}")
         return Fetched(columns, runs, sum(map(len, values)))
 
+    def serve(self) -> Fetched | None:
+        """Serve callbacks; as without the fast path, a message may come with them."""
+        consumer: Consumer = self._consumer
+        if consumer.world.rng.random() < 0.5:
+            return self.fetch(1, 0.0)
+        consumer.polled_s = consumer.world.now_s
+        consumer.serve()
+        return None
+
 
 def stand_in(make: Callable[[dict[str, Any]], Consumer]) -> SimpleNamespace:
     """Stand for the module `confluent_kafka` in `kqmp.kafka.member`."""

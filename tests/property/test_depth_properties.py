@@ -94,7 +94,7 @@ def test_one_slow_message_is_felt_at_once_and_forgotten_within_a_second(each_s, 
         depth = lane.turn(every_s)
     outstanding = lane.end - lane.cursor
     assert depth.limit == 2
-    assert depth.load_s(outstanding, lane.now_s) >= stuck_s - 2 * every_s
+    assert depth.load_s(outstanding, each_s, lane.now_s) >= stuck_s - 2 * every_s
 
     lane.now_s = max(lane.now_s, stuck_until_s)
     lane.change_speed(each_s)
@@ -103,7 +103,7 @@ def test_one_slow_message_is_felt_at_once_and_forgotten_within_a_second(each_s, 
         depth = lane.turn(every_s)
     assert 0.5 < depth.seconds_each / each_s < 2.0
     assert depth.limit >= min(steady, every_s / each_s) / 2
-    assert depth.load_s(outstanding, lane.now_s) < outstanding * each_s * 2 + every_s
+    assert depth.load_s(outstanding, each_s, lane.now_s) < outstanding * each_s + every_s
 
 
 @given(
@@ -120,6 +120,6 @@ def test_whatever_is_observed_the_limit_is_bounded(observations):
         depth.observe(cursor, outstanding, now_s)
         assert (2 if depth.seconds_each else 1) <= depth.limit <= LIMIT_MAX
         assert 0.0 <= depth.seconds_each < math.inf
-        loads = [depth.load_s(count, now_s + 1.0) for count in (0, 1, 2, 100)]
+        loads = [depth.load_s(count, 0.001, now_s + 1.0) for count in (0, 1, 2, 100)]
         assert loads[0] == 0.0
         assert loads == sorted(set(loads))

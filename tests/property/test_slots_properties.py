@@ -49,10 +49,13 @@ class SlotMachine(RuleBasedStateMachine):
         loads_s=loads,
         keys=st.lists(st.sampled_from(KEYS), max_size=12),
         partition=st.integers(0, 1),
+        is_spread=st.booleans(),
     )
-    def batch(self, after_s, loads_s, keys, partition):
+    def batch(self, after_s, loads_s, keys, partition, is_spread):
         self.now_s += after_s
-        self.keys.begin_batch(loads_s, [1.0] * LANES, self.ends(), self.now_s)
+        self.keys.begin_batch(loads_s, 1.0, self.ends(), self.now_s)
+        if is_spread:
+            self.keys.spread(keys)
         for key, lane in zip(keys, map(self.keys.__getitem__, keys), strict=True):
             if key is not None:
                 held_by = {
@@ -92,7 +95,7 @@ class SlotMachine(RuleBasedStateMachine):
         for key in KEYS:
             self.now_s += GENERATION_S_MAX
             loads_s = [float(lane != free_lane) * 10 for lane in range(LANES)]
-            self.keys.begin_batch(loads_s, [1.0] * LANES, self.ends(), self.now_s)
+            self.keys.begin_batch(loads_s, 1.0, self.ends(), self.now_s)
             assert self.keys[key] == free_lane
 
     @rule(lane=lane_numbers, free_lane=lane_numbers)
@@ -108,12 +111,12 @@ class SlotMachine(RuleBasedStateMachine):
             if key is not None
         }
         self.now_s += GENERATION_S_MAX
-        self.keys.begin_batch([0.0] * LANES, [1.0] * LANES, self.ends(), self.now_s)
+        self.keys.begin_batch([0.0] * LANES, 1.0, self.ends(), self.now_s)
         state.cursor, state.published, state.bay = state.end, deque(), deque()
         for key in pinned:
             if slot_of(key) not in elsewhere:
                 loads_s = [float(number != free_lane) * 10 for number in range(LANES)]
-                self.keys.begin_batch(loads_s, [1.0] * LANES, self.ends(), self.now_s)
+                self.keys.begin_batch(loads_s, 1.0, self.ends(), self.now_s)
                 assert self.keys[key] == free_lane
                 self.lanes[free_lane].bay.append((key, 0))
 
@@ -133,7 +136,7 @@ TestSlots.settings = settings(max_examples=80, stateful_step_count=30)
 def test_null_keys_level_the_loads(loads_s, count, weight):
     keys = KeyLanes(LANES, [0, 0, 0].__getitem__)
     after = list(loads_s)
-    keys.begin_batch(list(loads_s), [weight] * LANES, [0] * LANES, 1.0)
+    keys.begin_batch(list(loads_s), weight, [0] * LANES, 1.0)
     for _ in range(count):
         after[keys[None]] += weight
     given_to = [lane for lane in range(LANES) if after[lane] > loads_s[lane]]
@@ -158,7 +161,7 @@ def test_a_stuck_lane_costs_no_memory_however_long():
     sizes = []
     for turn in range(2000):
         now_s += GENERATION_S_MAX
-        keys.begin_batch([float(turn > 0), 0.0], [1.0, 1.0], list(ends), now_s)
+        keys.begin_batch([float(turn > 0), 0.0], 1.0, list(ends), now_s)
         for key in range(3):
             ends[keys[turn + key]] += 1
         cursors[1] = ends[1]

@@ -21,7 +21,7 @@ class Lanes:
     def begin(self, after_s=0.0, loads_s=None):
         self.now_s += after_s
         loads = [float(count) for count in self.held()]
-        self.keys.begin_batch(loads_s or loads, [1.0] * len(loads), self.ends, self.now_s)
+        self.keys.begin_batch(loads_s or loads, 1.0, self.ends, self.now_s)
 
     def place(self, key):
         lane = self.keys[key]
@@ -85,16 +85,50 @@ def test_keys_of_one_slot_share_its_lane():
     assert lanes.place(5 + 2 * SLOTS) == first
 
 
+def test_the_slots_of_a_dry_lane_are_no_load():
+    """They are idle: what follows on them may go anywhere."""
+    lanes = Lanes(2)
+    lanes.begin(loads_s=[0.0, 10_000.0])
+    for key in range(40):
+        assert [lanes.place(key) for _ in range(5)] == [0] * 5
+    lanes.cursors[:] = lanes.ends
+    lanes.begin(after_s=GENERATION_S_MAX)
+    assert lanes.keys.live(0) == 0
+    placed = [lanes.place(1000 + key) for key in range(40)]
+    assert placed.count(0) == 20
+
+
+def test_a_batch_is_spread_by_what_each_key_brings():
+    batch = [1, 2, 3, 4, 1, 5, 1, 1, None, 2]
+    lanes = Lanes(2)
+    lanes.keys.spread(batch)
+    placed = [lanes.place(key) for key in batch]
+    assert {key for key, lane in zip(batch, placed, strict=True) if lane == placed[0]} - {None} == {
+        1,
+        5,
+    }
+    assert sorted(lanes.held()) == [5, 5]
+
+
+def test_what_is_in_flight_is_not_spread():
+    lanes = Lanes(2)
+    first = lanes.place(7)
+    lanes.begin(after_s=GENERATION_S_MAX, loads_s=[float(lane == first) * 9 for lane in range(2)])
+    lanes.keys.spread([7, 7, 8])
+    assert lanes.place(7) == first
+    assert lanes.place(8) != first
+
+
 def test_null_keys_go_to_the_least_loaded_lane_one_by_one():
     lanes = Lanes(4)
     assert sorted(lanes.place(None) for _ in range(8)) == [0, 0, 1, 1, 2, 2, 3, 3]
     assert not lanes.keys
 
 
-def test_weights_count_what_is_placed_within_a_batch():
+def test_what_is_placed_within_a_batch_counts():
     keys = KeyLanes(2, [0, 0].__getitem__)
-    keys.begin_batch([0.0, 0.0], [3.0, 1.0], [0, 0], 1.0)
-    assert [keys[None] for _ in range(5)] == [0, 1, 1, 1, 0]
+    keys.begin_batch([3.5, 0.0], 1.0, [0, 0], 1.0)
+    assert [keys[None] for _ in range(6)] == [1, 1, 1, 1, 0, 1]
 
 
 def test_a_generation_ends_with_time_and_later_the_more_keys_it_has():
