@@ -30,6 +30,9 @@ class Job:
     processors: int = CORES
     #: Environment of the engine, for the handlers' settings.
     env: dict[str, str] = field(default_factory=dict)
+    #: kqmp's QueueCapacity. 8 Consumers x 12,500 = the 100,000 messages of a partition that
+    #: librdkafka reads ahead for the rivals.
+    queue_capacity: int = 12_500
     #: More arguments for `kqmp run`.
     kqmp_options: tuple[str, ...] = ()
 
@@ -169,8 +172,7 @@ def _kqmp_command(running: Running) -> list[str]:
         *(sys.executable, "-m", "kqmp", "run", f"perf.handlers:{job.handler}"),
         *_target(running),
         *("--conns", "1", "--processors", str(job.processors), "--set", "Offset=first"),
-        # 8 Consumers x 12,500 = the 100,000 messages that librdkafka reads ahead for the rivals.
-        *("--set", "QueueCapacity=12500"),
+        *("--set", f"QueueCapacity={job.queue_capacity}"),
         *job.kqmp_options,
     ]
 

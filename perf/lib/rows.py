@@ -12,6 +12,9 @@ from perf.lib.processes import CpuClock, RunFailed, private_kb, pss_kb
 from perf.lib.rate import Rate, Series, interleave
 
 WORK_S: Final = 0.001
+#: kqmp's own QueueCapacity: handlers that work need no more, and every message beyond it is asked
+#: for again and again until it is there.
+QUEUE_CAPACITY: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ class Setting:
         """Return a job with the settings of this run."""
         return Job(self.broker, load, handler, kqmp_options=self.kqmp_options, **changes)
 
+    def working(self, load: Load, handler: str, **changes: Any) -> Job:
+        """Return a job whose handler works, with kqmp's own read-ahead."""
+        return self.job(load, handler, queue_capacity=QUEUE_CAPACITY, **changes)
+
     def some(self, *names: str) -> list[str]:
         """Return those of `names` that this run measures."""
         return [name for name in names if name in self.engines]
@@ -111,7 +118,7 @@ def work(setting: Setting) -> Result:
     """1 ms of CPU a message, 12 partitions: what is left of the cores."""
     load = Load(setting.sizes.work, partitions=12, keys=1000)
     engines = setting.some(*ENGINES)
-    series = interleave(engines, setting.job(load, "work"), setting.sizes.rounds, setting.say)
+    series = interleave(engines, setting.working(load, "work"), setting.sizes.rounds, setting.say)
     checks = []
     if series.has("kqmp"):
         part = series.median("kqmp", _rate) * WORK_S / CORES
@@ -127,7 +134,7 @@ def one_partition(setting: Setting) -> Result:
     """1 ms of CPU a message, 1 partition: keys spread over the cores."""
     load = Load(setting.sizes.work, partitions=1, keys=1000)
     engines = setting.some("kqmp", "consume")
-    series = interleave(engines, setting.job(load, "work"), setting.sizes.rounds, setting.say)
+    series = interleave(engines, setting.working(load, "work"), setting.sizes.rounds, setting.say)
     checks = []
     if series.has("kqmp", "consume"):
         ratio = series.ratio("kqmp", "consume", _rate)
@@ -203,7 +210,7 @@ def stop(setting: Setting) -> Result:
     load = Load(setting.sizes.work, partitions=12, keys=1000)
     took = []
     for number in range(1, setting.sizes.rounds + 1):
-        with Running("kqmp", setting.job(load, "work")) as engine:
+        with Running("kqmp", setting.working(load, "work")) as engine:
             engine.wait_for_count(load.count // 4)
             took.append(engine.stop())
             handled, committed = engine.count(), engine.committed()
@@ -231,7 +238,7 @@ def slow_message(setting: Setting) -> Result:
         "KQMP_PERF_SLEEP_S": str(sleep_s),
     }
     try:
-        with Running("kqmp", setting.job(load, "slow", processors=4, env=env)) as engine:
+        with Running("kqmp", setting.working(load, "slow", processors=4, env=env)) as engine:
             engine.wait_for_first()
             slept_s, samples = _sample_until_slept(engine, mark, sleep_s)
     finally:
