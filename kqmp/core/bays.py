@@ -1,9 +1,9 @@
 """A bay: messages bound for a lane that is full, in order, still in the fetcher.
 
-A full lane holds back only itself: its messages wait here while other lanes go on, also with later
-offsets of the same partition. All messages of a lane pass its bay first-in first-out, so that the
-offsets of one partition ascend on each lane. Bounds are the business of the fetcher, which stops
-fetching when all bays together hold too much.
+A full lane holds back only itself (but see `drain`): its messages wait here while other lanes go
+on, also with later offsets of the same partition. All messages of a lane pass its bay first-in
+first-out, so that the offsets of one partition ascend on each lane. Bounds are the business of the
+fetcher, which stops fetching when all bays together hold too much.
 """
 
 from collections import deque

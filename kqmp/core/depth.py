@@ -74,7 +74,7 @@ class Depth:
             self.limit = min(self.limit * 2, LIMIT_MAX)
             self._filled = outstanding
         if self.seconds_each:
-            left_s = self._ahead_s - self._stuck_s(outstanding, now_s)
+            left_s = self._ahead_s - self.stuck_s(outstanding, now_s)
             self.limit = max(2, min(self.limit, int(left_s / self.seconds_each)))
 
     @property
@@ -86,9 +86,14 @@ class Depth:
         """
         return max(min(2, self.limit // 2), int(REFILL_BELOW * self.limit))
 
-    def due_s(self, outstanding: int) -> float:
-        """Return in how many seconds the lane is to be filled again; 0 or less if it is now."""
-        return (outstanding - self.mark) * self.seconds_each
+    def due_s(self, outstanding: int, now_s: float) -> float:
+        """Return in how many seconds the lane is to be filled again, 0 if it is now; a guess.
+
+        A lane that is stuck at a message is taken to be so for as long again.
+        """
+        if outstanding <= self.mark:
+            return 0.0
+        return (outstanding - self.mark) * self.seconds_each + self.stuck_s(outstanding, now_s)
 
     def load_s(self, outstanding: int, each_s: float, now_s: float) -> float:
         """Return the seconds of work that `outstanding` messages of `each_s` are.
@@ -96,13 +101,9 @@ class Depth:
         The time a lane has been stuck at one message counts as if it lasted as long again: the
         longer it took so far, the less should be added behind it.
         """
-        return outstanding * each_s + self._stuck_s(outstanding, now_s)
+        return outstanding * each_s + self.stuck_s(outstanding, now_s)
 
-    def is_stuck(self, outstanding: int, now_s: float) -> bool:
-        """Return whether the lane is at one message for longer than messages took so far."""
-        return self._stuck_s(outstanding, now_s) > 0.0
-
-    def _stuck_s(self, outstanding: int, now_s: float) -> float:
+    def stuck_s(self, outstanding: int, now_s: float) -> float:
         """Return for how long the lane is at one message that takes longer than others did, or 0.
 
         It is no sample: a stalled machine is not a slow handler, and what became of the message

@@ -3,23 +3,22 @@
 A key stays on its lane while messages of it are in flight there. Where every key has a backlog,
 each always has some: a lane that has more than its share of them, be it because the other one had
 lost its core when they were new, keeps them as long as the backlog lasts, and others stand idle.
-So fetching pauses once, until that lane is dry: its keys are idle by then, and are spread anew.
-(Not before: when a key was seen last is known by generation only, see `slots`.) The lane that is
-waited for works all the time, and it is the one that takes longest: the pause costs little that
-would not have been idle anyway.
+So fetching pauses until that lane is dry: its keys are idle by then, and are spread anew. (Not
+before: when a key was seen last is known by generation only, see `slots`.) The lane that is waited
+for works all the time, and it is the one that takes longest.
 
-Only for a lane that can be relieved so, and soon. One with a single key, one that is stuck at a
-message, one that is given no more than others and is slow, and one that holds very much already go
-on collecting what is theirs in their bay, while the others are fed.
+Only where the others together lose no more than that lane does meanwhile, and for a lane that can
+be relieved so. One with a single key, one that is stuck at a message, one that is given no more
+than others and is slow, and one that holds very much already go on collecting what is theirs in
+their bay, while the others are fed.
 """
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-#: A lane holds too much above this many times its limit, but is waited for only up to this many
-#: and its share of as many as there are lanes: what one batch brings, if all of it is for one lane.
+#: A lane holds too much above this many times its limit, and is waited for only up to that many.
 ABOVE: Final = 1.5
-UP_TO: Final = 2.0
+UP_TO: Final = 4.0
 #: A lane gets too much above this many times its share of the last batches.
 SHARE_MAX: Final = 1.1
 #: What the share of the batch before the last counts, of the last one's.
@@ -44,15 +43,13 @@ class LaneLoad(NamedTuple):
 class Drain:
     """Decides for one fetcher; belongs to its thread."""
 
-    __slots__ = ("_given", "_lane", "has_ended")
+    __slots__ = ("_given", "_lane")
 
     def __init__(self, lane_count: int) -> None:
         """Wait for nothing."""
         #: Messages given to each lane of late.
         self._given = [0.0] * lane_count
         self._lane: int | None = None
-        #: Whether the next batch is the first one after a pause: the one to be spread with care.
-        self.has_ended = False
 
     @property
     def lane(self) -> int | None:
@@ -61,7 +58,6 @@ class Drain:
 
     def placed(self, given: Sequence[int]) -> None:
         """Take note of how many messages of a batch each lane was given."""
-        self.has_ended = False
         self._given = [
             before * _MEMORY + now for before, now in zip(self._given, given, strict=True)
         ]
@@ -72,17 +68,21 @@ class Drain:
             lane = lanes[self._lane]
             if not lane.holds or lane.is_stuck:
                 self._lane = None
-                self.has_ended = True
         else:
             fullest = max(range(len(lanes)), key=lambda index: lanes[index].holds)
-            if self._gets_too_much(fullest) and _is_relieved_soon(lanes[fullest], len(lanes)):
+            if self._is_worth_it(fullest, lanes):
                 self._lane = fullest
         return self._lane is not None
 
-    def _gets_too_much(self, index: int) -> bool:
-        return self._given[index] * len(self._given) > SHARE_MAX * sum(self._given)
-
-
-def _is_relieved_soon(lane: LaneLoad, lane_count: int) -> bool:
-    fits = ABOVE * lane.limit < lane.holds <= (UP_TO + lane_count) * lane.limit
-    return fits and lane.keys >= KEYS_MIN and not lane.is_stuck
+    def _is_worth_it(self, index: int, lanes: Sequence[LaneLoad]) -> bool:
+        fullest, total = lanes[index], sum(self._given)
+        if not ABOVE * fullest.limit < fullest.holds <= UP_TO * fullest.limit or not total:
+            return False
+        shares = [given * len(lanes) / total for given in self._given]
+        # What the others could do meanwhile, if they go on to get what they get now.
+        lost = sum(
+            min(share, 1.0) * (fullest.holds - lane.holds)
+            for share, lane in zip(shares, lanes, strict=True)
+        )
+        can_give = fullest.keys >= KEYS_MIN and not fullest.is_stuck
+        return can_give and shares[index] > SHARE_MAX and lost <= fullest.holds

@@ -11,7 +11,8 @@ What a decision brings a lane is not one message but all that follow on that slo
 flight. So a lane's load is what it holds, and what its slots of late are about to bring: their
 number by the messages that follow a decision, as measured. Without that a lane that holds less is
 given all keys that are new, and the whole of their messages: a backlog, which comes one partition
-after another, each with keys of its own, went to one lane by turns.
+after another, each with keys of its own, went to one lane by turns. For the same reason the first
+batch of a generation is shared out as a whole, by how often each key is in it (`spread`).
 
 Runs in the fetcher and starts empty with its process: a partition opens only when no older message
 of it is in any lane, so that no order is owed to what a predecessor dispatched.
@@ -58,6 +59,8 @@ class KeyLanes(dict["bytes | int | None", int]):
         self._current: list[int] = []
         self._loads_s = [0.0] * lane_count
         self._each_s = 1.0
+        #: The same without what is about to come.
+        self._held_s = self._loads_s
         self._started_s = 0.0
         #: Slots of each lane: those of the last generation, and what was decided since.
         self._live = [0] * lane_count
@@ -73,15 +76,29 @@ class KeyLanes(dict["bytes | int | None", int]):
             return self._least_loaded(1.0)
         return self._decide(key, 1.0 + self._following)
 
-    def spread(self, keys: "Iterable[bytes | int | None]") -> None:
-        """Decide the lanes of the keys of a batch by their numbers in it, the most frequent first.
+    def spread(self, keys: "Iterable[bytes | None]") -> None:
+        """Decide the lanes of a generation's first batch, by what each of its keys brings.
 
-        For times when they are idle and have a backlog: looked up one by one, the few that bring
-        most would go where chance has it. 50 ns a message, so not for each batch.
+        What a key brings is taken to be as its number in this batch, and as much in all as follows
+        on a decision. First the keys that are in flight are counted for their lanes, then the idle
+        ones are shared out, the most frequent first. 50 ns a message, for one batch a generation.
         """
-        for key, count in Counter(keys).most_common():
-            if key is not None and key not in self:
-                self._decide(key, float(count))
+        counts = Counter(key for key in keys if key is not None)
+        if not counts:
+            return
+        factor = max(1.0, (1.0 + self._following) * len(counts) / counts.total())
+        self._loads_s = list(self._held_s)
+        idle = []
+        for key, count in counts.most_common():
+            slot = hash(key) & (SLOTS - 1)
+            lane = self._slot_lane[slot]
+            if self._is_current[slot] or self._slot_bound[slot] > self._cursor_of(lane):
+                self._loads_s[lane] += count * factor * self._each_s
+                self._decide(key, 0.0)
+            else:
+                idle.append((key, count * factor))
+        for key, brings in idle:
+            self._decide(key, brings)
 
     def _decide(self, key: "bytes | int", messages: float) -> int:
         """Return the lane of a key's slot: where it is in flight, else the least loaded."""
@@ -116,6 +133,7 @@ class KeyLanes(dict["bytes | int | None", int]):
         if now_s - self._started_s >= due or len(self) > GENERATION_KEYS_MAX:
             self._end_generation(ends)
             self._started_s = now_s
+        self._held_s = loads_s
         for lane, end in enumerate(ends):
             if self._cursor_of(lane) >= end:
                 self._live[lane] = 0  # it is dry: its slots are idle, and may go elsewhere

@@ -23,14 +23,15 @@ from kqmp.ring.log import NOTHING_HELD, DispatchWriter, Run, Touched, encode_rec
 #: Messages that all bays together may hold before fetching is paused.
 BAY_COUNT_MAX: Final = 20_000
 #: Where partitions are bound to lanes, those of a lane whose bay takes up more than this part of
-#: its share of these bounds are held, until it takes up a quarter of that: a long run of one
-#: partition would else fill the bays and leave the other lanes idle.
-CROWDED: Final = 0.25
+#: its share of these bounds are held, until the lane and its bay hold half of what the lane may: a
+#: long run of one partition would else fill the bays and leave the other lanes idle.
+CROWDED: Final = 0.4
 #: Longest and shortest wait for a full lane to drain.
 WAIT_MAX_S: Final = 0.1
 WAIT_MIN_S: Final = 0.0005
-#: The same for a fetch: librdkafka waits whole milliseconds.
-FETCH_WAIT_MIN_S: Final = 0.001
+#: The shortest one where bays alone are waited for, also in a fetch: there librdkafka waits whole
+#: milliseconds, and for less than one not at all.
+BAYS_WAIT_MIN_S: Final = 0.002
 
 
 def _overhead_bytes(columns: Columns) -> int:
@@ -71,8 +72,8 @@ class Dispatcher:
         self._bays = [Bay() for _ in lane_fds]
         self._depths = [Depth(ahead_s, lane.cursor, now_s) for lane in self._lanes]
         self._drain = Drain(len(lane_fds))
-        #: Lanes whose partitions are held.
-        self._crowded: set[int] = set()
+        #: Lanes whose partitions are held -> which these are.
+        self._crowded: dict[int, set[int]] = {}
         self._slots = KeyLanes(len(lane_fds), lambda lane: self._lanes[lane].cursor)
         self._touched: set[Opening] = set()
         self._runs: dict[Opening, list[Run]] = {}
@@ -106,16 +107,21 @@ class Dispatcher:
 
         Only where partitions are bound to lanes: else all lanes get some of each.
         """
-        if self._ordering != "partition" or not (self._crowded or self.held_count):
+        if self._ordering != "partition" or len(self._bays) == 1:
             return set()
         share = CROWDED / len(self._bays)
-        parts = [self._part(bay.count, bay.byte_count) for bay in self._bays]
-        self._crowded = {
-            index
-            for index, part in enumerate(parts)
-            if part > (share / 4 if index in self._crowded else share)
-        }
-        return {o.partition for index in self._crowded for o in self._bays[index].openings()}
+        for index, bay in enumerate(self._bays):
+            if index in self._crowded:
+                lane = self._lanes[index]
+                holds = lane.end_number - lane.cursor + bay.count
+                if holds <= self._depths[index].limit // 2:
+                    del self._crowded[index]
+                    continue
+            elif self._part(bay.count, bay.byte_count) <= share:
+                continue
+            held = self._crowded.setdefault(index, set())
+            held.update(opening.partition for opening in bay.openings())
+        return set().union(*self._crowded.values())
 
     @property
     def pending(self) -> bool:
@@ -133,8 +139,10 @@ class Dispatcher:
         """Return how many more messages the lanes can take at once; 0 = fetch nothing now.
 
         Nothing while every lane holds enough; once one does not, what all of them can take, since
-        that lane gets only its share of it. A lane whose bay fills it, or whose ring is full, does
-        not count: the others may go on, until the bays are half full.
+        that lane gets only its share of it; and not less than half of what one of them may hold,
+        or a lane that was given nothing yet would be looked for message by message. A lane whose
+        bay fills it, or whose ring is full, does not count: the others may go on, until the bays
+        are half full.
         """
         if self._pending is not None or self.fullness > 0.5:
             return 0
@@ -144,17 +152,25 @@ class Dispatcher:
             lacking = depth.limit - outstanding - self._bays[index].count
             if lacking > 0 and index not in self._full:
                 room += lacking
-                is_due = is_due or outstanding <= depth.mark
-        if not is_due or (self._ordering != "unordered" and self._drain.waits(self._loads())):
+                is_due = is_due or self._is_due(lane, depth)
+        if not is_due or (self._ordering == "key" and self._drain.waits(self._loads())):
             return 0
-        return room
+        room = max(room, max(depth.limit for depth in self._depths) // 2)
+        # All of a batch may be for one lane, and more than that lane's share is seen only then.
+        most = int(CROWDED * BAY_COUNT_MAX) // len(self._lanes)
+        return min(room, most) if self._ordering == "partition" else room
+
+    @staticmethod
+    def _is_due(lane: LaneWriter, depth: Depth) -> bool:
+        """Whether a lane is to be filled again."""
+        return lane.end_number - lane.cursor <= depth.mark
 
     def _loads(self) -> list[LaneLoad]:
         """Return the lanes as `Drain` sees them."""
         loads = []
         for index, (lane, depth) in enumerate(zip(self._lanes, self._depths, strict=True)):
             outstanding = lane.end_number - lane.cursor
-            is_stuck = depth.is_stuck(outstanding, self._now_s)
+            is_stuck = depth.stuck_s(outstanding, self._now_s) > 0.0
             holds = outstanding + self._bays[index].count
             loads.append(LaneLoad(holds, depth.limit, is_stuck, self._slots.live(index)))
         return loads
@@ -162,22 +178,27 @@ class Dispatcher:
     def wait_s(self) -> float:
         """Return how long it takes until some lane wants more, within bounds."""
         awaited = self._drain.lane
-        if awaited is None:
-            waits = [self._due_s(index) for index in range(len(self._lanes))]
-        else:
-            waits = [self._loads()[awaited].holds * self._depths[awaited].seconds_each]
+        if awaited is not None:
+            dry_s = self._loads()[awaited].holds * self._depths[awaited].seconds_each
+            return max(WAIT_MIN_S, min(dry_s, self.bays_wait_s()))
+        if self.fullness > 0.5:
+            return self.bays_wait_s()
+        waits = [self._due_s(index) for index in range(len(self._lanes))]
         return max(WAIT_MIN_S, min([WAIT_MAX_S, *waits]))
 
-    def fetch_wait_s(self) -> float:
-        """Return how long a fetch may wait: until a lane wants what its bay holds."""
+    def bays_wait_s(self) -> float:
+        """Return how long it takes until a lane wants what its bay holds, within bounds."""
         held = [self._due_s(index) for index, bay in enumerate(self._bays) if bay.count]
-        return max(FETCH_WAIT_MIN_S, min([WAIT_MAX_S, *held]))
+        return max(BAYS_WAIT_MIN_S, min([WAIT_MAX_S, *held]))
 
     def _due_s(self, index: int) -> float:
-        """Return in how many seconds a lane may take something again; 0 or less if it may now."""
+        """Return in how many seconds a lane may take something again; 0 if it may now."""
         lane, depth = self._lanes[index], self._depths[index]
-        due_s = depth.due_s(lane.end_number - lane.cursor)
-        return max(due_s, depth.seconds_each) if index in self._full else due_s
+        outstanding = lane.end_number - lane.cursor
+        due_s = depth.due_s(outstanding, self._now_s)
+        if index in self._full:
+            due_s = max(due_s, depth.seconds_each + depth.stuck_s(outstanding, self._now_s))
+        return due_s
 
     def place(self, columns: Columns, parts: list[Part], value_bytes: int) -> None:
         """Put a batch into the bays of its lanes; `parts` are all open, offsets ascend in each.
@@ -216,14 +237,12 @@ class Dispatcher:
             return self._share_out(count, loads, each_s)
         self._slots.begin_batch(loads, each_s, numbers, self._now_s)
         if self._ordering == "partition":
-            if self._drain.has_ended:
-                self._slots.spread(p.opening.partition for p in parts for _ in range(p.count))
             return b"".join(bytes([self._slots[p.opening.partition]]) * p.count for p in parts)
         keys = columns.keys
-        if self._drain.has_ended:
-            self._slots.spread(keys)
         if keys[0] is None and keys.count(None) == count:
             return self._share_out(count, loads, each_s)
+        if not self._slots:
+            self._slots.spread(keys)
         return bytes(map(self._slots.__getitem__, keys))
 
     @staticmethod
@@ -242,11 +261,15 @@ class Dispatcher:
     def send(self) -> bool:
         """Move what fits from bays to lanes and publish; return whether anything was published.
 
+        Nothing is moved while each lane that has a bay holds enough.
+
         If the log has no room, the record stays pending and is published by a later call.
         """
         if self._pending is None:
-            for index in range(len(self._lanes)):
-                if self._bays[index].count:
+            held = [index for index, bay in enumerate(self._bays) if bay.count]
+            # All at once, or each would want a turn of its own.
+            if any(self._is_due(self._lanes[i], self._depths[i]) for i in held):
+                for index in held:
                     self._fill(index)
             if not self._touched:
                 return False
@@ -264,12 +287,9 @@ class Dispatcher:
         return True
 
     def _fill(self, index: int) -> None:
-        """Write frames to one lane that is to be filled again until it or its bay is done."""
+        """Write frames to one lane until it or its bay is done."""
         lane, bay, depth = self._lanes[index], self._bays[index], self._depths[index]
-        outstanding = lane.end_number - lane.cursor
-        if outstanding > depth.mark:
-            return
-        room = depth.limit - outstanding
+        room = depth.limit - (lane.end_number - lane.cursor)
         while room > 0 and (chunk := bay.peek()) is not None:
             # A frame is at most a quarter of the ring, unless one message alone is larger.
             limit = max(1, self._ring_bytes // 4 // chunk.bytes_each)
@@ -330,6 +350,8 @@ class Dispatcher:
         """
         dropped = sum(bay.drop(openings) for bay in self._bays)
         self._full = {index for index in self._full if self._bays[index].count}
+        for held in self._crowded.values():
+            held.difference_update(opening.partition for opening in openings)
         self._touched -= openings
         if dropped:
             self._slots.dropped(

@@ -147,11 +147,12 @@ class Fetcher:
         now = time.monotonic()
         self._control()
         self._dispatcher.look(now)
-        wanted = 0 if self._assignment.stopping else self._dispatcher.wanted()
+        stopping, sleeps = self._assignment.stopping, False
+        wanted = 0 if stopping else self._dispatcher.wanted()
         if wanted:
             count = max(1, min(wanted, BATCH, BATCH_BYTES // self._bytes_each))
             eager = self._assignment.unclaimed or not self._assignment.openings
-            wait_s = min(EAGER_S if eager else IDLE_S, self._dispatcher.fetch_wait_s())
+            wait_s = min(EAGER_S if eager else IDLE_S, self._dispatcher.bays_wait_s())
             self._served_s = now
             self._take(self._member.fetch(count, wait_s))
             # On a fresh look at the lanes: the fetch may have waited since the last one.
@@ -161,9 +162,12 @@ class Fetcher:
             self._served_s = now
             self._take(self._member.serve())
             self._dispatcher.send()
-        elif not self._dispatcher.send():
-            self._assignment.deferred += self._channel.wait(self._dispatcher.wait_s())
+        else:
+            sleeps = not self._dispatcher.send()
         self._housekeeping(now)
+        if sleeps:
+            wait_s = self._dispatcher.bays_wait_s() if stopping else self._dispatcher.wait_s()
+            self._assignment.deferred += self._channel.wait(wait_s)
 
     def _take(self, fetched: Fetched | None) -> None:
         """Place a batch, less what is not open or lies below its position."""

@@ -273,43 +273,43 @@ _A, _D, _F, _P = (
 
 RULES: Final[dict[str, Rule]] = {
     "a close is decided after the log was read to its end": Rule(
-        1, ((_P, "look", _close_then_read),), "", (12, 23, 32)
+        1, ((_P, "look", _close_then_read),), "", (4, 16, 36)
     ),
     "what a dead fetcher dispatched drains before its partition is closed": Rule(
-        2, ((_P, "died", _close_the_dead_at_once),), "", (66, 20, 63)
+        2, ((_P, "died", _close_the_dead_at_once),), "", (66, 76, 100)
     ),
     "a forced close waits for the death of the processors": Rule(
-        2, ((_P, "_force", _force_without_reaping),), "forced", (315, 344, 448)
+        2, ((_P, "_force", _force_without_reaping),), "forced", (99, 299, 361)
     ),
     "after a forced close successors skip the epoch": Rule(
-        2, ((LaneControl, "skip", lambda self, epochs: None),), "forced", (4, 15, 17)
+        2, ((LaneControl, "skip", lambda self, epochs: None),), "forced", (17, 30, 35)
     ),
     "no successor starts before a forced close is decided": Rule(
-        2, ((Tree, "_closing_by_force", staticmethod(lambda *_: False)),), "forced", (409, 626, 681)
+        2, ((Tree, "_closing_by_force", staticmethod(lambda *_: False)),), "forced", (93, 35, 196)
     ),
     "a claim waits until the partition is closed": Rule(
-        2, ((Partitions, "_open_next", _open_while_draining),), "", (63, 14, 60)
+        2, ((Partitions, "_open_next", _open_while_draining),), "", (14, 23, 50)
     ),
     "what drains since before this assignment is not committed (found)": Rule(
-        6, ((Partitions, "closed", _commit_any_answer),), "taken", (2200, 2220, 744)
+        6, ((Partitions, "closed", _commit_any_answer),), "taken", (11, 128, 1331)
     ),
     "a position set back by an operator counts": Rule(
-        6, ((Partitions, "claim", _no_reset),), "reset", (55, 6, 18)
+        6, ((Partitions, "claim", _no_reset),), "reset", (9, 12, 16)
     ),
     "the position does not pass held messages": Rule(
-        1, ((Inflight, "note", _note_without_held),), "", (9, 30, 14)
+        1, ((Inflight, "note", _note_without_held),), "", (0, 9, 23)
     ),
     "what was fetched is published with its frames": Rule(
-        1, ((_D, "place", _publish_fetched_first),), "late", (25, 94, 105)
+        1, ((_D, "place", _publish_fetched_first),), "late", (51, 95, 110)
     ),
     "held messages are dropped when a partition is given up": Rule(
-        2, ((_D, "drop", lambda self, openings: 0),), "", (59, 65, 71)
+        2, ((_D, "drop", lambda self, openings: 0),), "", (65, 0, 9)
     ),
     "a pending record is published before a partition is given up": Rule(
-        2, ((_A, "_flush", lambda self: None),), "full", (84, 0, 121)
+        2, ((_A, "_flush", lambda self: None),), "full", (0, 14, 16)
     ),
     "a slot is in flight while a message of it is in a bay": Rule(
-        2, ((_D, "_choose", _choose_without_bays),), "", (69, 107, 114)
+        2, ((_D, "_choose", _choose_without_bays),), "", (41, 62, 75)
     ),
     "a slot in flight stays on its lane": Rule(
         2, ((slots.KeyLanes, "__init__", _every_slot_is_idle),), "", (0, 1, 6)
@@ -320,53 +320,51 @@ RULES: Final[dict[str, Rule]] = {
     "a successor goes on at the cursor": Rule(
         3, ((processor.Processor, "_handle", _handle_whole_frames),), "", (0, 2, 9)
     ),
-    "only what is open is committed": Rule(
-        6, ((_F, "_commit", _commit_whatever),), "", (0, 14, 44)
-    ),
+    "only what is open is committed": Rule(6, ((_F, "_commit", _commit_whatever),), "", (16, 0, 9)),
     "what is lost is committed no more": Rule(
-        6, ((_A, "lost", _lose_nothing),), "late", (48, 3, 17)
+        6, ((_A, "lost", _lose_nothing),), "late", (25, 0, 6)
     ),
     "an answer counts only under its grant": Rule(
         1, ((_A, "open", _open_any_grant),), "late", (30, 45, 53)
     ),
     "a final commit is no news while another is unanswered": Rule(
-        6, ((_A, "revoked", _confirm_while_unanswered),), "late", (346, 481, 485)
+        6, ((_A, "revoked", _confirm_while_unanswered),), "late", (97, 123, 285)
     ),
     "a chosen start is committed at once": Rule(
         1, ((_A, "_choose", _choose_without_commit),), "", (3, 4, 5)
     ),
     "a revoke waits for the close": Rule(3, ((_A, "_await_final", _await_nothing),), "", (0, 4, 8)),
     "a late answer to an earlier revoke is not committed (found)": Rule(
-        6, ((_A, "_await_final", _await_any),), "full", (1415, 1228, 1487)
+        6, ((_A, "_await_final", _await_any),), "full", (1539, 2576)
     ),
     "what a rebalance took is not chosen anew (found)": Rule(
-        6, ((_A, "out_of_range", _out_of_range_anyway),), "reset", (1037, 1251, 1340)
+        6, ((_A, "out_of_range", _out_of_range_anyway),), "reset", (205, 300, 667)
     ),
     "no position is read or chosen while a commit is unanswered (found)": Rule(
-        6, ((_A, "claim", _claim_while_unanswered),), "reset", (3, 196, 607)
+        6, ((_A, "claim", _claim_while_unanswered),), "reset", (549, 621, 760)
     ),
     "what a rebalance took is not committed on leaving (found)": Rule(
-        6, ((_F, "_leave", _leave_with_all),), "stop", (270, 105, 372)
+        6, ((_F, "_leave", _leave_with_all),), "stop", (1, 3, 777)
     ),
     "the span counts from what is committed (found)": Rule(
-        3, ((_A, "open", _span_from_own),), "span", (212, 231, 289)
+        3, ((_A, "open", _span_from_own),), "span", (50, 64, 368)
     ),
     "the span is bounded": Rule(
         4, ((_F, "_watch_spans", lambda self, openings: None),), "span", (1, 2, 6)
     ),
     "bays are bounded": Rule(
-        4, ((_D, "fullness", property(lambda self: 0.0)),), "full", (597, 621, 752)
+        4, ((_D, "fullness", property(lambda self: 0.0)),), "full", (737, 2365, 2439)
     ),
     "a full lane keeps nobody from polling": Rule(
         5, ((_D, "wait_s", lambda self: 10.0),), "", (0, 1, 2)
     ),
     "a stop waits until all is finished": Rule(
-        3, ((coordinator.Coordinator, "_all_drained", lambda self: True),), "stop", (47, 28, 40)
+        3, ((coordinator.Coordinator, "_all_drained", lambda self: True),), "stop", (1, 3, 14)
     ),
     "who we kill blames no message": Rule(
-        3, ((tree, "blamed_message", _blame({"ours": False})),), "taken", (41, 639, 1049)
+        3, ((tree, "blamed_message", _blame({"ours": False})),), "taken", (79, 293, 378)
     ),
     "a death before it was ready blames no message (found)": Rule(
-        3, ((Tree, "_blame", staticmethod(_blame_before_ready)),), "deadly", (46, 193, 258)
+        3, ((Tree, "_blame", staticmethod(_blame_before_ready)),), "deadly", (10, 70, 77)
     ),
 }

@@ -63,10 +63,11 @@ def test_a_lane_is_to_be_filled_again_before_it_is_dry():
 
 
 def test_the_time_until_a_lane_is_to_be_filled_again():
-    depth, _ = measured()
-    assert depth.due_s(depth.limit) == pytest.approx((depth.limit - depth.mark) * 0.001)
-    assert depth.due_s(depth.mark) == 0.0
-    assert depth.due_s(0) < 0.0
+    depth, cursor = measured()
+    assert depth.due_s(200, 10.0) == pytest.approx((200 - depth.mark) * 0.001)
+    assert depth.due_s(depth.mark, 10.0) == 0.0
+    depth.observe(cursor, 200, 13.0)
+    assert depth.due_s(200, 13.0) > 3.0
 
 
 def test_a_fetcher_that_fills_a_lane_as_soon_as_it_wants_it_turns_seldom():

@@ -10,11 +10,13 @@ import pytest
 from kqmp.core.batch import Columns, Opening, Part
 from kqmp.ring import lane, log
 from kqmp.ring import words as w
-from kqmp.roles.dispatch import BAY_COUNT_MAX, Dispatcher
+from kqmp.roles.dispatch import BAY_COUNT_MAX, WAIT_MAX_S, Dispatcher
 
 LANES = 2
 EACH_S = 0.001
 TICK_S = 0.02
+#: Fetches that a tick has time for.
+TURNS = 40
 BATCH = 2000
 
 
@@ -62,7 +64,9 @@ class Engine:
     def turn(self):
         self.dispatcher.look(self.now_s)
         wanted = self.dispatcher.wanted()
-        while wanted and self.backlog:
+        for _ in range(TURNS):
+            if not wanted or not self.backlog:
+                break
             fetched = self.take(min(wanted, BATCH))
             if not fetched:
                 break
@@ -234,7 +238,20 @@ def test_a_full_ring_wants_nothing_and_is_not_looked_at_all_the_time(engine):
     assert held > 20
     assert dispatcher.wanted() == 0
     assert dispatcher.wait_s() >= 0.9 * EACH_S
-    assert dispatcher.fetch_wait_s() >= 0.9 * EACH_S
+    assert dispatcher.bays_wait_s() >= 0.9 * EACH_S
     # Nothing waits for room any more.
     assert dispatcher.drop({made.openings[0]}) == held
     assert dispatcher.wanted() > 30
+
+
+def test_a_lane_that_is_stuck_is_looked_at_ever_less(engine):
+    """Its bay waits for it, another lane has nothing: that is no reason to turn all the time."""
+    made = engine("key", {0: [b"slow"] * 9})
+    made.stalled_until_s = [1000.0] * LANES
+    waits = []
+    for until_s in (10.06, 11.0, 15.0):
+        made.run(until_s)
+        made.dispatcher.look(made.now_s)
+        waits.append((made.dispatcher.bays_wait_s(), made.dispatcher.wait_s()))
+    assert made.dispatcher.held_count
+    assert waits[0][0] < WAIT_MAX_S == waits[1][0] == waits[2][0]

@@ -39,9 +39,14 @@ def test_there_is_nobody_to_wait_for(fullest):
     assert not after([20, 80]).waits([DRY, fullest])
 
 
-def test_more_lanes_may_have_brought_more_to_one():
-    assert not after([20, 80]).waits([DRY, lane(500)])
-    assert after([0, 0, 0, 80]).waits([DRY, DRY, DRY, lane(500)])
+def test_many_lanes_do_not_stand_idle_for_one():
+    assert not after([50, 50, 50, 80]).waits([FULL, FULL, DRY, OVER])
+    assert not after([50, 50, 0, 80]).waits([DRY, DRY, DRY, OVER])
+
+
+def test_those_that_get_nothing_lose_nothing():
+    assert after([0, 0, 0, 80]).waits([DRY, DRY, DRY, OVER])
+    assert after([50, 50, 0, 80]).waits([FULL, FULL, DRY, OVER])
 
 
 def test_a_lane_that_gets_its_share_and_is_slow_is_not_waited_for():
