@@ -59,8 +59,6 @@ class KeyLanes(dict["bytes | int | None", int]):
         self._current: list[int] = []
         self._loads_s = [0.0] * lane_count
         self._each_s = 1.0
-        #: The same without what is about to come.
-        self._held_s = self._loads_s
         self._started_s = 0.0
         #: Slots of each lane: those of the last generation, and what was decided since.
         self._live = [0] * lane_count
@@ -76,18 +74,22 @@ class KeyLanes(dict["bytes | int | None", int]):
             return self._least_loaded(1.0)
         return self._decide(key, 1.0 + self._following)
 
-    def spread(self, keys: "Iterable[bytes | None]") -> None:
+    def spread(self, keys: "Iterable[bytes | None]", loads_s: Sequence[float]) -> None:
         """Decide the lanes of a generation's first batch, by what each of its keys brings.
 
         What a key brings is taken to be as its number in this batch, and as much in all as follows
         on a decision. First the keys that are in flight are counted for their lanes, then the idle
         ones are shared out, the most frequent first. 50 ns a message, for one batch a generation.
+
+        Args:
+            keys: of the whole batch.
+            loads_s: as for `begin_batch`, which comes first.
         """
         counts = Counter(key for key in keys if key is not None)
         if not counts:
             return
         factor = max(1.0, (1.0 + self._following) * len(counts) / counts.total())
-        self._loads_s = list(self._held_s)
+        self._loads_s = list(loads_s)
         idle = []
         for key, count in counts.most_common():
             slot = hash(key) & (SLOTS - 1)
@@ -133,7 +135,6 @@ class KeyLanes(dict["bytes | int | None", int]):
         if now_s - self._started_s >= due or len(self) > GENERATION_KEYS_MAX:
             self._end_generation(ends)
             self._started_s = now_s
-        self._held_s = loads_s
         for lane, end in enumerate(ends):
             if self._cursor_of(lane) >= end:
                 self._live[lane] = 0  # it is dry: its slots are idle, and may go elsewhere

@@ -176,6 +176,11 @@ class LaneWriter:
         return self._words[w.CURSOR]
 
     @property
+    def outstanding(self) -> int:
+        """Messages written that the processor has not finished."""
+        return self.end_number - self.cursor
+
+    @property
     def sleeping(self) -> bool:
         """Whether the processor waits on its doorbell (or is about to)."""
         return self._words[w.SLEEPING] == 1

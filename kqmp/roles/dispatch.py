@@ -113,7 +113,7 @@ class Dispatcher:
         for index, bay in enumerate(self._bays):
             if index in self._crowded:
                 lane = self._lanes[index]
-                holds = lane.end_number - lane.cursor + bay.count
+                holds = lane.outstanding + bay.count
                 if holds <= self._depths[index].limit // 2:
                     del self._crowded[index]
                     continue
@@ -148,8 +148,7 @@ class Dispatcher:
             return 0
         room, is_due = 0, False
         for index, (lane, depth) in enumerate(zip(self._lanes, self._depths, strict=True)):
-            outstanding = lane.end_number - lane.cursor
-            lacking = depth.limit - outstanding - self._bays[index].count
+            lacking = depth.limit - lane.outstanding - self._bays[index].count
             if lacking > 0 and index not in self._full:
                 room += lacking
                 is_due = is_due or self._is_due(lane, depth)
@@ -163,13 +162,13 @@ class Dispatcher:
     @staticmethod
     def _is_due(lane: LaneWriter, depth: Depth) -> bool:
         """Whether a lane is to be filled again."""
-        return lane.end_number - lane.cursor <= depth.mark
+        return lane.outstanding <= depth.mark
 
     def _loads(self) -> list[LaneLoad]:
         """Return the lanes as `Drain` sees them."""
         loads = []
         for index, (lane, depth) in enumerate(zip(self._lanes, self._depths, strict=True)):
-            outstanding = lane.end_number - lane.cursor
+            outstanding = lane.outstanding
             is_stuck = depth.stuck_s(outstanding, self._now_s) > 0.0
             holds = outstanding + self._bays[index].count
             loads.append(LaneLoad(holds, depth.limit, is_stuck, self._slots.live(index)))
@@ -194,7 +193,7 @@ class Dispatcher:
     def _due_s(self, index: int) -> float:
         """Return in how many seconds a lane may take something again; 0 if it may now."""
         lane, depth = self._lanes[index], self._depths[index]
-        outstanding = lane.end_number - lane.cursor
+        outstanding = lane.outstanding
         due_s = depth.due_s(outstanding, self._now_s)
         if index in self._full:
             due_s = max(due_s, depth.seconds_each + depth.stuck_s(outstanding, self._now_s))
@@ -242,7 +241,7 @@ class Dispatcher:
         if keys[0] is None and keys.count(None) == count:
             return self._share_out(count, loads, each_s)
         if not self._slots:
-            self._slots.spread(keys)
+            self._slots.spread(keys, loads)
         return bytes(map(self._slots.__getitem__, keys))
 
     @staticmethod
@@ -289,7 +288,7 @@ class Dispatcher:
     def _fill(self, index: int) -> None:
         """Write frames to one lane until it or its bay is done."""
         lane, bay, depth = self._lanes[index], self._bays[index], self._depths[index]
-        room = depth.limit - (lane.end_number - lane.cursor)
+        room = depth.limit - lane.outstanding
         while room > 0 and (chunk := bay.peek()) is not None:
             # A frame is at most a quarter of the ring, unless one message alone is larger.
             limit = max(1, self._ring_bytes // 4 // chunk.bytes_each)

@@ -55,7 +55,7 @@ class SlotMachine(RuleBasedStateMachine):
         self.now_s += after_s
         self.keys.begin_batch(loads_s, 1.0, self.ends(), self.now_s)
         if is_spread:
-            self.keys.spread(keys)
+            self.keys.spread(keys, loads_s)
         for key, lane in zip(keys, map(self.keys.__getitem__, keys), strict=True):
             if key is not None:
                 held_by = {

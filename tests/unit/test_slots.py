@@ -101,7 +101,7 @@ def test_the_slots_of_a_dry_lane_are_no_load():
 def test_a_batch_is_spread_by_what_each_key_brings():
     batch = [1, 2, 3, 4, 1, 5, 1, 1, None, 2]
     lanes = Lanes(2)
-    lanes.keys.spread(batch)
+    lanes.keys.spread(batch, [0.0, 0.0])
     placed = [lanes.place(key) for key in batch]
     assert {key for key, lane in zip(batch, placed, strict=True) if lane == placed[0]} - {None} == {
         1,
@@ -113,8 +113,9 @@ def test_a_batch_is_spread_by_what_each_key_brings():
 def test_what_is_in_flight_is_not_spread():
     lanes = Lanes(2)
     first = lanes.place(7)
-    lanes.begin(after_s=GENERATION_S_MAX, loads_s=[float(lane == first) * 9 for lane in range(2)])
-    lanes.keys.spread([7, 7, 8])
+    loads_s = [float(lane == first) * 9 for lane in range(2)]
+    lanes.begin(after_s=GENERATION_S_MAX, loads_s=loads_s)
+    lanes.keys.spread([7, 7, 8], loads_s)
     assert lanes.place(7) == first
     assert lanes.place(8) != first
 
